@@ -1,0 +1,153 @@
+"""Counter-based random numbers: Philox-4x32-10 and Box-Muller normals.
+
+A draw is a pure function of (seed, replica, step, stream, parameter), so threads,
+chunks, restarts and devices change nothing.  Parameter ``j`` reads lane ``j % 4`` of
+counter block ``j // 4``.
+
+Layout of a counter: ``(block, replica, step mod 2^32, stream + 256 (step div 2^32))``;
+the key is the 64-bit seed.  The scalar functions are plain Python: `mdnet.kernels`
+compiles them for the CPU and for CUDA.  The array functions are their NumPy
+counterpart and the reference they are tested against.
+
+References
+----------
+J. K. Salmon, M. A. Moraes, R. O. Dror, D. E. Shaw, "Parallel random numbers: as easy
+as 1, 2, 3", SC'11 (2011), doi:10.1145/2063384.2063405.
+G. E. P. Box, M. E. Muller, Ann. Math. Stat. 29, 610 (1958),
+doi:10.1214/aoms/1177706645.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mdnet.errors import PotentialError
+
+__all__ = [
+    "STREAM_BATCH",
+    "STREAM_INITIAL",
+    "STREAM_MOMENTA",
+    "STREAM_NOISE",
+    "STREAM_PROBE",
+    "bits",
+    "normals",
+    "seed_words",
+    "uniforms",
+]
+
+STREAM_NOISE = 0  # + k for the k-th noise of a step, k < 16
+STREAM_MOMENTA = 16
+STREAM_BATCH = 17
+STREAM_INITIAL = 18
+STREAM_PROBE = 19
+
+_M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
+_W0, _W1 = 0x9E3779B9, 0xBB67AE85
+_MASK = np.uint64(0xFFFFFFFF)
+_SHIFT = np.uint64(32)
+
+
+def seed_words(seed: int) -> tuple[int, int]:
+    """Split a seed into the two 32-bit key words.
+
+    Raises
+    ------
+    PotentialError
+        If ``seed`` is not an integer in [0, 2^64).
+    """
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
+        raise PotentialError(f"seed={seed!r}: expected an integer in [0, 2**64)")
+    if not 0 <= int(seed) < 2**64:
+        raise PotentialError(f"seed={seed!r}: expected an integer in [0, 2**64)")
+    return int(seed) & 0xFFFFFFFF, int(seed) >> 32
+
+
+def philox(
+    counter: npt.NDArray[np.uint32], key: tuple[int, int]
+) -> npt.NDArray[np.uint32]:
+    """Philox-4x32-10 of counters (..., 4) under one key: (..., 4) uint32."""
+    c = [counter[..., i].astype(np.uint64) for i in range(4)]
+    k0, k1 = key
+    for _ in range(10):
+        p0, p1 = _M0 * c[0], _M1 * c[2]
+        c = [
+            (p1 >> _SHIFT) ^ c[1] ^ np.uint64(k0),
+            p1 & _MASK,
+            (p0 >> _SHIFT) ^ c[3] ^ np.uint64(k1),
+            p0 & _MASK,
+        ]
+        k0, k1 = (k0 + _W0) & 0xFFFFFFFF, (k1 + _W1) & 0xFFFFFFFF
+    return np.stack(c, axis=-1).astype(np.uint32)
+
+
+def bits(
+    seed: int, replica: Any, step: int, stream: int, size: int
+) -> npt.NDArray[np.uint32]:
+    """Random 32-bit words for parameters 0..size-1.
+
+    Parameters
+    ----------
+    seed : int
+        Key, 0 <= seed < 2^64.
+    replica : int or (R,) int array
+        Replica index or indices.
+    step, stream : int
+        Which draw; see the module's docstring for the streams in use.
+    size : int
+        How many words each.
+
+    Returns
+    -------
+    ndarray
+        (size,) or (R, size) uint32.
+    """
+    rows = np.atleast_1d(np.asarray(replica, dtype=np.uint32))
+    blocks = -(-size // 4)
+    counter = np.empty((rows.size, blocks, 4), np.uint32)
+    counter[..., 0] = np.arange(blocks, dtype=np.uint32)
+    counter[..., 1] = rows[:, None]
+    counter[..., 2] = step & 0xFFFFFFFF
+    counter[..., 3] = stream + 256 * (step >> 32)
+    out = philox(counter, seed_words(seed)).reshape(rows.size, -1)[:, :size]
+    return out if np.ndim(replica) else out[0]
+
+
+def uniforms(
+    seed: int, replica: Any, step: int, stream: int, size: int
+) -> npt.NDArray[np.float64]:
+    """Uniforms in (0, 1), float64 of 32 random bits; arguments as `bits`."""
+    words = bits(seed, replica, step, stream, size)
+    return (words.astype(np.float64) + 0.5) * 2.0**-32
+
+
+def normals(
+    seed: int,
+    replica: Any,
+    step: int,
+    stream: int,
+    size: int,
+    dtype: npt.DTypeLike = np.float64,
+) -> npt.NDArray[Any]:
+    """Standard normals for parameters 0..size-1; arguments as `bits`.
+
+    Words (x0, x1) give ``sqrt(-2 ln u) (cos a, sin a)`` with ``u = (x0 + 1/2) 2^-32``
+    and the angle ``a`` of the quadrant ``x1 >> 30`` plus an offset in (-pi/4, pi/4)
+    from the other thirty bits.  The largest value is sqrt(66 ln 2) = 6.76.
+
+    Examples
+    --------
+    >>> normals(seed=0, replica=0, step=0, stream=0, size=3).shape
+    (3,)
+    """
+    words = bits(seed, replica, step, stream, -(-size // 4) * 4)
+    x0, x1 = words[..., 0::2], words[..., 1::2]
+    radius = np.sqrt(-2.0 * np.log((x0.astype(np.float64) + 0.5) * 2.0**-32))
+    offset = (x1 & np.uint32(0x3FFFFFFF)).astype(np.float64) - 2.0**29 + 0.5
+    angle = (np.pi / 2) * (offset * 2.0**-30 + (x1 >> np.uint32(30)))
+    out = np.empty(words.shape, np.float64)
+    out[..., 0::2] = radius * np.cos(angle)
+    out[..., 1::2] = radius * np.sin(angle)
+    return out[..., :size].astype(dtype)

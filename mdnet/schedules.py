@@ -1,0 +1,159 @@
+"""Scalars that change with the step: accepted wherever an integrator takes a number.
+
+A schedule is any callable ``step -> float or (R,) array``; the ones here are frozen
+records, so that they can be written to the file and compared on resume.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from mdnet.errors import SchemeError
+
+__all__ = [
+    "constant",
+    "cosine",
+    "cyclic",
+    "describe",
+    "evaluate",
+    "linear",
+    "piecewise",
+    "polynomial",
+]
+
+
+def _positive(name: str, value: int) -> None:
+    if value < 1:
+        raise SchemeError(f"{name}={value!r}: expected a number of steps >= 1")
+
+
+@dataclass(frozen=True, slots=True)
+class constant:
+    """The same value at every step."""
+
+    value: float
+
+    def __call__(self, step: int) -> float:
+        """Return the value at ``step``."""
+        return self.value
+
+
+@dataclass(frozen=True, slots=True)
+class linear:
+    """From ``start`` to ``stop`` in ``steps`` steps, then ``stop``."""
+
+    start: float
+    stop: float
+    steps: int
+
+    def __post_init__(self) -> None:
+        _positive("steps", self.steps)
+
+    def __call__(self, step: int) -> float:
+        """Return the value at ``step``."""
+        x = min(max(step, 0) / self.steps, 1.0)
+        return self.start + (self.stop - self.start) * x
+
+
+@dataclass(frozen=True, slots=True)
+class cosine:
+    """Half a cosine from ``start`` to ``stop`` in ``steps`` steps, then ``stop``."""
+
+    start: float
+    stop: float
+    steps: int
+
+    def __post_init__(self) -> None:
+        _positive("steps", self.steps)
+
+    def __call__(self, step: int) -> float:
+        """Return the value at ``step``."""
+        x = min(max(step, 0) / self.steps, 1.0)
+        return self.stop + (self.start - self.stop) * 0.5 * (1 + math.cos(math.pi * x))
+
+
+@dataclass(frozen=True, slots=True)
+class cyclic:
+    """A cosine from ``start`` to ``stop`` repeated every ``period`` steps.
+
+    References
+    ----------
+    R. Zhang et al., "Cyclical stochastic gradient MCMC", ICLR 2020, arXiv:1902.03932.
+    """
+
+    start: float
+    stop: float
+    period: int
+
+    def __post_init__(self) -> None:
+        _positive("period", self.period)
+
+    def __call__(self, step: int) -> float:
+        """Return the value at ``step``."""
+        x = (step % self.period) / self.period
+        return self.stop + (self.start - self.stop) * 0.5 * (1 + math.cos(math.pi * x))
+
+
+@dataclass(frozen=True, slots=True)
+class polynomial:
+    """The decay ``scale (offset + step)^(-power)`` of stochastic approximation.
+
+    References
+    ----------
+    M. Welling, Y. W. Teh, ICML 2011, eq. (2): power in (1/2, 1].
+    """
+
+    scale: float
+    offset: float
+    power: float
+
+    def __post_init__(self) -> None:
+        if self.offset <= 0:
+            raise SchemeError(f"offset={self.offset!r}: expected a number > 0")
+
+    def __call__(self, step: int) -> float:
+        """Return the value at ``step``."""
+        return self.scale * (self.offset + step) ** (-self.power)
+
+
+@dataclass(frozen=True, slots=True)
+class piecewise:
+    """Constant pieces: ``values[i]`` from ``boundaries[i-1]`` to ``boundaries[i]``."""
+
+    boundaries: tuple[int, ...]
+    values: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.values) != len(self.boundaries) + 1:
+            raise SchemeError(
+                f"values={self.values!r}: expected one more than the "
+                f"{len(self.boundaries)} boundaries"
+            )
+        if list(self.boundaries) != sorted(self.boundaries):
+            raise SchemeError(f"boundaries={self.boundaries!r}: expected rising steps")
+
+    def __call__(self, step: int) -> float:
+        """Return the value at ``step``."""
+        return self.values[sum(step >= b for b in self.boundaries)]
+
+
+def evaluate(value: Any, step: int) -> Any:
+    """Value of a scalar, array or schedule at ``step``."""
+    return value(step) if callable(value) else value
+
+
+def describe(value: Any) -> Any:
+    """JSON-able form of a scalar, array or schedule."""
+    if isinstance(
+        value, (constant, linear, cosine, cyclic, polynomial, piecewise)
+    ):
+        return {"schedule": type(value).__name__, **asdict(value)}
+    if callable(value):
+        return {"schedule": getattr(value, "__qualname__", type(value).__qualname__)}
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return value
