@@ -33,7 +33,8 @@ if TYPE_CHECKING:
         SchemeError,
         TrajectoryError,
     )
-    from mdnet.io.reader import Trajectory, open_trajectory as open
+    from mdnet.io.reader import Trajectory
+    from mdnet.io.reader import open_trajectory as open
     from mdnet.simulation import Simulation
 
 _MODULES = (

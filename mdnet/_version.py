@@ -1,3 +1,3 @@
-"""The version, in one place: packaging, the file format and the command line read it."""
+"""The version, in one place: packaging, the files and the command line read it."""
 
 __version__ = "0.1.0"

@@ -48,6 +48,7 @@ _M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _W0, _W1 = 0x9E3779B9, 0xBB67AE85
 _MASK = np.uint64(0xFFFFFFFF)
 _SHIFT = np.uint64(32)
+_BLOCK = 1 << 16
 
 
 def seed_words(seed: int) -> tuple[int, int]:
@@ -104,15 +105,21 @@ def bits(
     ndarray
         (size,) or (R, size) uint32.
     """
-    rows = np.atleast_1d(np.asarray(replica, dtype=np.uint32))
-    blocks = -(-size // 4)
+    rows = np.atleast_1d(np.asarray(replica))
+    out = _words(seed, rows, step, stream, 0, -(-size // 4))[:, :size]
+    return out if np.ndim(replica) else out[0]
+
+
+def _words(
+    seed: int, rows: Any, step: int, stream: int, first: int, blocks: int
+) -> npt.NDArray[np.uint32]:
+    """Words (R, 4 blocks) of counter blocks first, first + 1, ..."""
     counter = np.empty((rows.size, blocks, 4), np.uint32)
-    counter[..., 0] = np.arange(blocks, dtype=np.uint32)
+    counter[..., 0] = np.arange(first, first + blocks, dtype=np.uint32)
     counter[..., 1] = rows[:, None]
     counter[..., 2] = step & 0xFFFFFFFF
     counter[..., 3] = stream + 256 * (step >> 32)
-    out = philox(counter, seed_words(seed)).reshape(rows.size, -1)[:, :size]
-    return out if np.ndim(replica) else out[0]
+    return philox(counter, seed_words(seed)).reshape(rows.size, -1)
 
 
 def uniforms(
@@ -142,12 +149,15 @@ def normals(
     >>> normals(seed=0, replica=0, step=0, stream=0, size=3).shape
     (3,)
     """
-    words = bits(seed, replica, step, stream, -(-size // 4) * 4)
-    x0, x1 = words[..., 0::2], words[..., 1::2]
-    radius = np.sqrt(-2.0 * np.log((x0.astype(np.float64) + 0.5) * 2.0**-32))
-    offset = (x1 & np.uint32(0x3FFFFFFF)).astype(np.float64) - 2.0**29 + 0.5
-    angle = (np.pi / 2) * (offset * 2.0**-30 + (x1 >> np.uint32(30)))
-    out = np.empty(words.shape, np.float64)
-    out[..., 0::2] = radius * np.cos(angle)
-    out[..., 1::2] = radius * np.sin(angle)
-    return out[..., :size].astype(dtype)
+    rows = np.atleast_1d(np.asarray(replica))
+    out = np.empty((rows.size, size), dtype)
+    for low in range(0, size, _BLOCK):  # in pieces: the words take ten times the room
+        part = out[:, low : low + _BLOCK]
+        words = _words(seed, rows, step, stream, low // 4, -(-part.shape[1] // 4))
+        x0, x1 = words[..., 0::2], words[..., 1::2]
+        radius = np.sqrt(-2.0 * np.log((x0.astype(np.float64) + 0.5) * 2.0**-32))
+        offset = (x1 & np.uint32(0x3FFFFFFF)).astype(np.float64) - 2.0**29 + 0.5
+        angle = (np.pi / 2) * (offset * 2.0**-30 + (x1 >> np.uint32(30)))
+        pair = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-1)
+        part[...] = pair.reshape(rows.size, -1)[:, : part.shape[1]]
+    return out if np.ndim(replica) else out[0]

@@ -20,6 +20,7 @@ __all__ = [
     "cyclic",
     "describe",
     "evaluate",
+    "from_description",
     "linear",
     "piecewise",
     "polynomial",
@@ -37,7 +38,7 @@ class constant:
 
     value: float
 
-    def __call__(self, step: int) -> float:
+    def __call__(self, step: int) -> float:  # noqa: ARG002
         """Return the value at ``step``."""
         return self.value
 
@@ -136,7 +137,7 @@ class piecewise:
         if list(self.boundaries) != sorted(self.boundaries):
             raise SchemeError(f"boundaries={self.boundaries!r}: expected rising steps")
 
-    def __call__(self, step: int) -> float:
+    def __call__(self, step: int) -> float:  # noqa: ARG002
         """Return the value at ``step``."""
         return self.values[sum(step >= b for b in self.boundaries)]
 
@@ -148,12 +149,37 @@ def evaluate(value: Any, step: int) -> Any:
 
 def describe(value: Any) -> Any:
     """JSON-able form of a scalar, array or schedule."""
-    if isinstance(
-        value, (constant, linear, cosine, cyclic, polynomial, piecewise)
-    ):
+    if isinstance(value, (constant, linear, cosine, cyclic, polynomial, piecewise)):
         return {"schedule": type(value).__name__, **asdict(value)}
     if callable(value):
         return {"schedule": getattr(value, "__qualname__", type(value).__qualname__)}
     if isinstance(value, np.ndarray):
         return value.tolist()
     return value
+
+
+def from_description(record: Any) -> Any:
+    """Turn what `describe` returned back into a number, array or schedule.
+
+    Raises
+    ------
+    SchemeError
+        A schedule that is not one of this module.
+    """
+    if isinstance(record, list):
+        return np.array(record, dtype=np.float64)
+    if not isinstance(record, dict):
+        return record
+    kinds = (constant, linear, cosine, cyclic, polynomial, piecewise)
+    known = {kind.__name__: kind for kind in kinds}
+    name = record["schedule"]
+    if name not in known:
+        raise SchemeError(
+            f"schedule {name!r} is not one of mdnet.schedules: it cannot be read back "
+            "from a file; pass the integrator (or protocol) itself"
+        )
+    fields = {k: v for k, v in record.items() if k != "schedule"}
+    if name == "piecewise":
+        fields = {k: tuple(v) for k, v in fields.items()}
+    made: Any = known[name](**fields)
+    return made

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from mdnet.errors import SchemeError
 
-__all__ = ["at", "every", "log_spaced"]
+__all__ = [
+    "Trigger",
+    "as_trigger",
+    "at",
+    "describe",
+    "every",
+    "from_description",
+    "log_spaced",
+]
+
+Trigger = Callable[[int], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,3 +70,44 @@ class log_spaced:
         while round(ratio**k) < step:
             k += 1
         return round(ratio**k) == step
+
+
+def as_trigger(value: int | Trigger) -> Trigger:
+    """Turn a number of steps into `every`; pass triggers through."""
+    return value if callable(value) else every(value)
+
+
+def describe(value: int | Trigger) -> Any:
+    """JSON-able form of a number of steps or a trigger."""
+    if not callable(value):
+        return int(value)
+    if isinstance(value, every):
+        return {"trigger": "every", "n": value.n, "offset": value.offset}
+    if isinstance(value, at):
+        return {"trigger": "at", "steps": sorted(value.steps)}
+    if isinstance(value, log_spaced):
+        return {"trigger": "log_spaced", "per_decade": value.per_decade}
+    return {"trigger": getattr(value, "__qualname__", type(value).__qualname__)}
+
+
+def from_description(record: Any) -> int | Trigger:
+    """Turn what `describe` returned back into a number of steps or a trigger.
+
+    Raises
+    ------
+    SchemeError
+        A trigger that is not one of this module.
+    """
+    if isinstance(record, int):
+        return record
+    fields = {k: v for k, v in record.items() if k != "trigger"}
+    if record["trigger"] == "every":
+        return every(**fields)
+    if record["trigger"] == "at":
+        return at(*fields["steps"])
+    if record["trigger"] == "log_spaced":
+        return log_spaced(**fields)
+    raise SchemeError(
+        f"trigger {record['trigger']!r} is not one of mdnet.triggers: it cannot be "
+        "read back from a file; start a new trajectory with it"
+    )

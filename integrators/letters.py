@@ -1,0 +1,41 @@
+"""The alphabet: what each letter does to the state, and its coefficients.
+
+======  =====================  =============================================
+letter  flow                   coefficients of a share w of a step h
+======  =====================  =============================================
+A       dq = p/m dt            a = w h
+B       dp = F dt              b = w h
+O       dp = -g p dt + noise   c = e^(-g w h),  s = sqrt((1 - c^2) T)
+======  =====================  =============================================
+
+The arithmetic itself is in `mdnet.kernels.letters`, where it is compiled.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["ALPHABET", "CODES", "bath_coefficients"]
+
+ALPHABET: dict[str, str] = {
+    "A": "drift: q += w h p / m",
+    "B": "kick: p += w h F",
+    "O": "bath: p = c p + sqrt((1 - c^2) m T) z, c = exp(-friction w h)",
+}
+CODES: dict[str, int] = {"B": 0, "A": 1, "O": 2}
+"""Operation codes, as `mdnet.kernels.letters` numbers them."""
+
+
+def bath_coefficients(
+    decay: npt.NDArray[np.float64] | float, temperature: Any
+) -> tuple[Any, Any]:
+    """Return (c, s) of the exact bath flow whose exponent is ``-decay``.
+
+    s^2 = (1 - c^2) T is written with expm1, so that a weak bath keeps its digits.
+    """
+    c = np.exp(-np.asarray(decay, dtype=np.float64))
+    s = np.sqrt(-np.expm1(-2.0 * np.asarray(decay, dtype=np.float64)) * temperature)
+    return c, s

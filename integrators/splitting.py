@@ -1,0 +1,240 @@
+"""The integrator of every word: a scheme with its step, temperature, friction, mass.
+
+`Splitting` is the one class behind velocity Verlet, BAOAB, SGLD and all other words;
+the modules `hamiltonian`, `langevin` and `stochastic_gradient` name them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from mdnet import schedules
+from mdnet.errors import SchemeError
+from mdnet.integrators import scheme as _scheme
+from mdnet.integrators.letters import CODES, bath_coefficients
+from mdnet.integrators.scheme import FORCE, Operation, Scheme
+
+__all__ = ["Splitting", "from_description"]
+
+
+@dataclass(frozen=True, eq=False)
+class Splitting:
+    r"""Langevin or Hamiltonian dynamics split into the letters of a word.
+
+    .. math:: dq = p/m\,dt,\quad dp = -\nabla U\,dt - \gamma p\,dt
+              + \sqrt{2\gamma m T}\,dW
+
+    Every letter is solved exactly; the word orders them.  The law sampled at finite
+    ``dt`` depends on the word: see `mdnet.integrators.catalog`.
+
+    Parameters
+    ----------
+    word : str or table of (letter, share)
+        "BAOAB", "OBABO", ... over the alphabet A (drift), B (kick), O (bath), or
+        explicit shares.
+    dt : float, (R,) array or schedule
+        Time step h > 0, in units of time (sqrt(mass x length^2 / energy)).
+    temperature : float, (R,) array or schedule
+        T >= 0 in units of energy (k_B = 1).  Words without a bath use it to draw
+        the first momenta only.
+    friction : float, (R,) array or schedule
+        gamma >= 0 in 1/time; ``inf`` redraws the momenta at each O.
+    mass : float or (D,) array
+        m > 0, of all parameters or of each.
+    name : str, optional
+        Name to report; the word if not given.
+
+    Raises
+    ------
+    SchemeError
+        A word that does not parse, or a parameter out of range.
+
+    References
+    ----------
+    B. Leimkuhler, C. Matthews, Appl. Math. Res. Express 2013, 34,
+    doi:10.1093/amrx/abs010.
+    D. A. Sivak, J. D. Chodera, G. E. Crooks, J. Phys. Chem. B 118, 6466 (2014),
+    doi:10.1021/jp411770f.
+
+    Examples
+    --------
+    >>> Splitting("OBABO", dt=0.1, temperature=2.0).scheme.force_calls
+    1
+    """
+
+    word: str | Iterable[Operation]
+    dt: Any
+    temperature: Any = 1.0
+    friction: Any = 1.0
+    mass: Any = 1.0
+    name: str = ""
+    damping: float | None = None
+    """Factor c of O itself, instead of exp(-friction dt) (overdamped limits)."""
+    length: Literal["dt", "sqrt(dt)", "sqrt(2 dt)"] = "dt"
+    """Length of the underlying step in terms of ``dt`` (overdamped limits)."""
+    scheme: Scheme = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        parsed = _scheme.parse(self.word)
+        object.__setattr__(self, "scheme", parsed)
+        object.__setattr__(self, "word", str(parsed))
+        object.__setattr__(self, "name", self.name or str(parsed))
+        for label in ("dt", "temperature", "friction"):
+            value = getattr(self, label)
+            if not callable(value):
+                object.__setattr__(self, label, _number(label, value))
+            _check(label, getattr(self, label), 0)
+        mass = _number("mass", self.mass)
+        object.__setattr__(self, "mass", mass)
+        if not np.all(np.isfinite(mass)) or not np.all(np.asarray(mass) > 0):
+            raise SchemeError(
+                f"mass={_short(mass)}: expected finite masses > 0, a number or one "
+                "per parameter"
+            )
+
+    @property
+    def scheduled(self) -> bool:
+        """Whether a coefficient changes with the step."""
+        return any(callable(v) for v in (self.dt, self.temperature, self.friction))
+
+    @property
+    def streams(self) -> tuple[int, ...]:
+        """Noise stream of each operation of a step: the k-th O draws from stream k."""
+        seen = 0
+        out = []
+        for letter, _ in self.scheme.operations:
+            out.append(seen if letter == "O" else 0)
+            seen += letter == "O"
+        return tuple(out)
+
+    def time_step(self, step: int) -> Any:
+        """Time that the step after ``step`` takes: float or (R,)."""
+        return _check("dt", schedules.evaluate(self.dt, step), step)
+
+    def target_temperature(self, step: int) -> Any:
+        """Temperature of the bath in the step after ``step``: float or (R,)."""
+        value = schedules.evaluate(self.temperature, step)
+        return _check("temperature", value, step)
+
+    def step_length(self, step: int) -> Any:
+        """Length h that the shares of the word are taken of: float or (R,)."""
+        dt = np.asarray(self.time_step(step), dtype=np.float64)
+        if self.length == "dt":
+            return dt
+        return np.sqrt(dt if self.length == "sqrt(dt)" else 2 * dt)
+
+    def coefficients(self, step: int, replicas: int) -> npt.NDArray[np.float64]:
+        """Coefficients (n, R, 2) of the operations of the step after ``step``."""
+        h = self.step_length(step)
+        temperature = self.target_temperature(step)
+        friction = _check("friction", schedules.evaluate(self.friction, step), step)
+        out = np.zeros((len(self.scheme.operations), replicas, 2))
+        for i, (letter, share) in enumerate(self.scheme.operations):
+            if letter == "O":
+                if self.damping is None:
+                    with np.errstate(invalid="ignore"):
+                        decay = np.asarray(friction, np.float64) * (share * h)
+                else:
+                    decay = _decay(self.damping)
+                out[i, :, 0], out[i, :, 1] = bath_coefficients(decay, temperature)
+            else:
+                out[i, :, 0] = share * h
+        return out
+
+    def operations(self) -> tuple[tuple[int, int, int], ...]:
+        """Steady sequence as (code, index into the coefficients, stream).
+
+        A force evaluation has code -1.
+        """
+        out = []
+        index = 0
+        streams = self.streams
+        for letter, _ in self.scheme.sequence:
+            if letter == FORCE:
+                out.append((-1, 0, 0))
+            else:
+                out.append((CODES[letter], index, streams[index]))
+                index += 1
+        return tuple(out)
+
+    def describe(self) -> dict[str, Any]:
+        """JSON-able settings that identify the integrator."""
+        return {
+            "name": self.name,
+            "word": str(self.scheme),
+            "dt": schedules.describe(self.dt),
+            "temperature": schedules.describe(self.temperature),
+            "friction": schedules.describe(self.friction),
+            "mass": schedules.describe(self.mass),
+            "damping": self.damping,
+            "length": self.length,
+        }
+
+
+def from_description(record: dict[str, Any]) -> Splitting:
+    """Turn what `Splitting.describe` returned back into the integrator.
+
+    Raises
+    ------
+    SchemeError
+        A parameter that was a schedule of the user's own.
+    """
+    read = schedules.from_description
+    return Splitting(
+        record["word"],
+        read(record["dt"]),
+        read(record["temperature"]),
+        read(record["friction"]),
+        read(record["mass"]),
+        name=record["name"],
+        damping=record["damping"],
+        length=record["length"],
+    )
+
+
+def _decay(damping: float) -> float:
+    return float("inf") if damping == 0 else -float(np.log(damping))
+
+
+def _number(label: str, value: Any) -> Any:
+    try:
+        array = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise SchemeError(
+            f"{label}={value!r}: expected a number, an array or a schedule"
+        ) from error
+    return float(array) if array.ndim == 0 else array
+
+
+def _short(value: Any) -> str:
+    array = np.asarray(value)
+    return repr(value) if array.size < 5 else f"array of {array.size} values"
+
+
+def _check(label: str, value: Any, step: int) -> Any:
+    """Refuse a value out of range; a schedule is checked at each step it is used."""
+    if callable(value):
+        value = value(step)
+    array = np.asarray(value, dtype=np.float64)
+    where = "" if step == 0 else f" at step {step}"
+    if label == "dt":
+        if not (np.isfinite(array).all() and (array > 0).all()):
+            raise SchemeError(
+                f"dt={_short(value)}{where}: expected a finite time step > 0"
+            )
+    elif label == "temperature":
+        if not (np.isfinite(array).all() and (array >= 0).all()):
+            raise SchemeError(
+                f"temperature={_short(value)}{where}: expected a finite number >= 0 "
+                "(energy units, k_B = 1); 1 is the Bayesian posterior"
+            )
+    elif np.isnan(array).any() or (array < 0).any():
+        raise SchemeError(
+            f"friction={_short(value)}{where}: expected a number >= 0, in 1/time"
+        )
+    return value
