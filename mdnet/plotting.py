@@ -12,13 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mdnet import analysis
-from mdnet.analysis.records import (
-    burn_in_step,
-    frame_count,
-    frame_steps,
-    read,
-    tensors,
-)
+from mdnet.analysis.records import burn_in_step, frame_count, frame_steps, read, tensors
 from mdnet.analysis.results import with_error
 from mdnet.errors import MdnetError, PotentialError
 
@@ -187,36 +181,8 @@ def plot_temperatures(ax: Axes, result: Temperatures) -> None:
     low, high = ax.get_ylim()
     ax.set_ylim(low, high + 0.28 * (high - low))
     unit = "T / target" if result.relative else "temperature (units of U, k_B = 1)"
-    verdict = {
-        "agrees": "Every thermometer agrees with the target",
-        "hot": "The run is hot",
-        "cold": "The run is cold",
-    }.get(result.verdict, "Too short to judge, or no target")
-    odd = _odd_readings(result)
-    if result.verdict in ("hot", "cold") and odd:
-        verdict = f"{result.verdict.capitalize()}: {odd}"
-    _finish(ax, verdict, "", unit, None)
+    _finish(ax, result.finding, "", unit, None)
     ax.legend(frameon=False, fontsize=8, loc="upper center", ncols=2)
-
-
-def _odd_readings(result: Temperatures, most: int = 2) -> str:
-    """Where the verdict comes from, in a few words."""
-    found = [
-        f"{one.name} {with_error(float(one.total), one.total.stderr)}"
-        for one in result.thermometers
-        if one.verdict == result.verdict
-    ]
-    if not found:
-        for one in result.thermometers:
-            found += [
-                f"{one.name} of {layer}"
-                for layer, verdict in zip(
-                    result.layers, one.layer_verdicts, strict=False
-                )
-                if verdict == result.verdict
-            ]
-    more = f" and {len(found) - most} more" if len(found) > most else ""
-    return ", ".join(found[:most]) + more
 
 
 def plot_kl(
@@ -450,11 +416,9 @@ def _heading(run: Run) -> str:
     return ", ".join(parts)
 
 
-def _divergence(run: Run, potential: Any) -> KLRelaxation:
-    """Divergence in function space where inputs are at hand, else of U or weights."""
-    data = getattr(potential, "data", None)
-    if potential is not None and isinstance(data, tuple) and frame_count(run) > 1:
-        inputs = np.asarray(data[0][:100])
+def _divergence(run: Run, potential: Any, inputs: Any) -> KLRelaxation:
+    """Divergence in function space where inputs are at hand, else of weights or U."""
+    if potential is not None and inputs is not None and frame_count(run) > 1:
         return analysis.kl_relaxation(run, potential=potential, inputs=inputs)
     if frame_count(run) > 1:
         return analysis.kl_relaxation(run)
@@ -462,7 +426,11 @@ def _divergence(run: Run, potential: Any) -> KLRelaxation:
 
 
 def report(
-    run: Run, path: str | os.PathLike[str], potential: Any = None, burn_in: Any = "auto"
+    run: Run,
+    path: str | os.PathLike[str],
+    potential: Any = None,
+    inputs: Any = None,
+    burn_in: Any = "auto",
 ) -> Figure:
     """Draw a run on one page and save it.
 
@@ -474,8 +442,8 @@ def report(
     run : Run
     path : path
         Suffix png, pdf or svg.
-    potential : Potential, optional
-        With it, the divergence is measured between predictions.
+    potential, inputs : Potential and (n, ...) array, optional
+        With both, the divergence is measured between predictions on ``inputs``.
     burn_in : "auto", int or float
         For energy, autocorrelation and temperatures.
 
@@ -506,7 +474,7 @@ def report(
         (
             "Relaxation",
             grid[1, 1],
-            lambda ax: plot_kl(ax, _divergence(run, potential)),
+            lambda ax: plot_kl(ax, _divergence(run, potential, inputs)),
         ),
         ("Tensors", grid[1, 2], lambda ax: plot_layers(ax, run)),
     )

@@ -151,7 +151,7 @@ class DenseEvaluator:
     sizes alone, and changes no bit of a result.
     """
 
-    SMALL = 400_000
+    SMALL = 1_000_000
     """Multiplications below which starting threads costs more than it saves."""
     SCRATCH = 2**28
     """Most bytes of slots kept for few replicas sharing all threads."""
@@ -302,7 +302,7 @@ class DenseEvaluator:
         cost = self._cost * int(tables[0][kernels.BATCH])
         if R * cost < self.SMALL:
             threads = 1
-        if self._divisible and R % threads and cost > self.SMALL:
+        if self._divisible and R % threads and cost > 3 * self.SMALL:
             chunks = -(-int(tables[0][kernels.BATCH]) // int(tables[0][kernels.ROWS]))
             for base in range(0, chunks, self._share):
                 for phase in (kernels.CHUNKS, kernels.WEIGHTS):

@@ -163,6 +163,20 @@ def test_equilibration_finds_the_burn_in():
     assert analysis.equilibration(np.zeros((3, 2))).start == 0
 
 
+@pytest.mark.physics
+def test_equilibration_finds_a_transient_that_swings():
+    # Its swing has a short correlation time: counting samples alone keeps it.
+    rng = np.random.default_rng(10)
+    t = np.arange(600)
+    swing = 8 * np.exp(-t / 20) * np.cos(t / 6)
+    for replicas in (1, 8):
+        found = analysis.equilibration(ar1(rng, (600, replicas), 0.8) + swing[:, None])
+        assert 24 <= found.start < 200
+        assert found.settled
+    starts = [analysis.equilibration(ar1(rng, (600, 4), 0.8)).start for _ in range(100)]
+    assert np.mean(np.array(starts) > 60) < 0.1
+
+
 def test_estimate_reads_as_its_value():
     e = Estimate(1.5, 0.25, 10.0, "test")
     assert float(e) == 1.5

@@ -89,8 +89,8 @@ def recorder(monkeypatch):
     monkeypatch.setattr(
         files, "_open", lambda path, mode, **kw: h5py.File(memory, mode, **kw)
     )
-    for name in ("_claim", "_check_unclaimed", "_check_is_hdf5", "_unlock", "_release"):
-        monkeypatch.setattr(files, name, lambda *a: None)
+    for name in ("claim", "check_unclaimed", "check_is_hdf5", "disclaim", "release"):
+        monkeypatch.setattr(files, f"_{name}", lambda *a: None)
     memory.marks = []
 
     def marked(method):
@@ -293,7 +293,9 @@ def test_killed_writer(tmp_path, live, end):
             np.arange(frames, dtype=np.float32)[:, None, None], (frames, 2, 1000)
         )
         np.testing.assert_array_equal(run.positions[:], expected)
-        np.testing.assert_array_equal(run["heat"].step, np.arange(len(run["heat"].step)))
+        np.testing.assert_array_equal(
+            run["heat"].step, np.arange(len(run["heat"].step))
+        )
         step = run.restart()[1]["step"]
         assert step >= 100
     with writer_of(path, "a") as writer:

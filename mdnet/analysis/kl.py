@@ -266,10 +266,10 @@ def kl_relaxation(
 
     Examples
     --------
-    >>> x = np.random.default_rng(0).normal(size=(3, 500, 2)) + [[[2, 0]], [[1, 0]],
-    ...                                                          [[0, 0]]]
-    >>> kl_relaxation(x, (0.0, 1.0)).value.round(1)
-    array([2.1, 0.5, 0. ])
+    >>> x = np.random.default_rng(0).normal(size=(2, 500, 2))
+    >>> x[0] += 3.0
+    >>> (kl_relaxation(x, (0.0, 1.0)).value > 0.1).tolist()
+    [True, False]
     """
     if method not in METHODS:
         raise PotentialError(f"method={method!r}: expected one of {', '.join(METHODS)}")

@@ -111,7 +111,10 @@ class Temperatures:
 
     @property
     def verdict(self) -> str:
-        """Whether any reading is "hot" or "cold", else whether all totals agree."""
+        """Whether any reading is "hot" or "cold", else whether all totals agree.
+
+        "undetermined" where some total is too uncertain to tell.
+        """
         totals = [t.verdict for t in self.thermometers]
         layers = [v for t in self.thermometers for v in t.layer_verdicts]
         for bad in ("hot", "cold"):
@@ -121,6 +124,29 @@ class Temperatures:
             if bad in layers:
                 return bad
         return "agrees" if set(totals) == {"agrees"} else "undetermined"
+
+    @property
+    def finding(self) -> str:
+        """One line: what the thermometers say, and which of them if they object."""
+        verdict = self.verdict
+        if not np.isfinite(self.target):
+            return "No target temperature to compare with"
+        if verdict == "agrees":
+            return "Every thermometer agrees with the target"
+        if verdict == "undetermined":
+            return "Too short to judge every thermometer"
+        found = [
+            f"{one.name} {with_error(float(one.total), one.total.stderr)}"
+            for one in self.thermometers
+            if one.verdict == verdict
+        ] or [
+            f"{one.name} of {self.layers[i]}"
+            for one in self.thermometers
+            for i, said in enumerate(one.layer_verdicts)
+            if said == verdict
+        ]
+        more = f" and {len(found) - 2} more" if len(found) > 2 else ""
+        return f"{verdict.capitalize()}: {', '.join(found[:2])}{more}"
 
     def table(self) -> str:
         """Lay out readings with errors and verdicts, one row a tensor."""

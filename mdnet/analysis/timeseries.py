@@ -309,12 +309,32 @@ class Equilibration:
     warnings: tuple[str, ...] = ()
 
 
+def _transient(x: np.ndarray[Any, Any]) -> int:
+    """Rows at the start whose block means stand far off those of the second half.
+
+    A large transient, above all one that swings, hides in its own variance from a
+    count of effective samples.
+    """
+    blocks = min(50, x.shape[0] // 4)
+    if blocks < 10:
+        return 0
+    parts = np.array_split(x.mean(1), blocks)
+    level = np.array([part.mean() for part in parts])
+    late = level[blocks // 2 :]
+    far = np.abs(level - late.mean()) > 5 * late.std(ddof=1)
+    # The first two neighbours that are both near end it.
+    near = ~(far[:-1] | far[1:])
+    first = int(np.argmax(near)) if near.any() else 0
+    return sum(len(part) for part in parts[:first])
+
+
 def equilibration(x: Any, candidates: int = 40) -> Equilibration:
     """Find the burn-in that leaves the most independent samples.
 
-    n_eff(t) = R (T - t) / τ(t) is computed from each of ``candidates`` starts; the
-    earliest that reaches 95 % of the largest is taken, so that noise does not cut a
-    series which is stationary from the outset.
+    Leading blocks (of fifty) whose mean is more than five standard deviations of the
+    later blocks away are cut.  From there on n_eff(t) = R (T - t) / τ(t) is computed
+    from each of ``candidates`` starts; the earliest that reaches 95 % of the largest is
+    taken, so that noise does not cut a series which is stationary from the outset.
 
     Parameters
     ----------
@@ -340,7 +360,10 @@ def equilibration(x: Any, candidates: int = 40) -> Equilibration:
     # Replicas at other temperatures fluctuate at other sizes: one weight each.
     size = coarse[rows // 2 :].std(0)
     coarse = coarse / np.where(size > 0, size, 1.0)
-    tries = np.unique((np.linspace(0, 1, candidates) ** 2 * 0.85 * rows).astype(int))
+    cut = _transient(coarse)
+    reach = max(0.85 * rows - cut, 0.0)
+    tries = cut + (np.linspace(0, 1, candidates) ** 2 * reach).astype(int)
+    tries = np.unique(np.minimum(tries, rows - 4))
     found = np.empty(tries.size)
     for i, start in enumerate(tries):
         acov = autocovariance(coarse[start:].T).mean(0)

@@ -20,6 +20,7 @@ import errno
 import importlib
 import os
 import struct
+import threading
 import weakref
 from typing import Any
 
@@ -28,12 +29,13 @@ import h5py
 from mdnet.errors import TrajectoryError
 from mdnet.io import schema
 
-__all__ = ["check_ours", "create", "mend", "open_read", "open_write"]
+__all__ = ["close_write", "create", "mend", "open_read", "open_write"]
 
 LIBVER = ("v110", "v110")
 _LOCK_BYTE = 2**62
 _SUPERBLOCK = struct.Struct("<8sBBBBQQQQI")
-_readers: weakref.WeakSet[h5py.File] = weakref.WeakSet()
+_readers: weakref.WeakValueDictionary[int, h5py.File] = weakref.WeakValueDictionary()
+_readers_lock = threading.Lock()
 
 fcntl: Any = None
 with contextlib.suppress(ImportError):  # not on Windows
@@ -68,8 +70,8 @@ def create(path: str, *, live: bool, overwrite: bool) -> h5py.File:
                 "replace it, continue it with Simulation.resume, or choose another "
                 "name"
             )
-        _check_unclaimed(path)
         _release(path)
+        _check_unclaimed(path)
     mode = "w" if overwrite else "x"
     try:
         if live:
@@ -95,8 +97,8 @@ def open_write(path: str) -> h5py.File:
         Not there, not ours, being written by another process, or damaged.
     """
     _check_is_hdf5(path)
-    _check_unclaimed(path)
     _release(path)
+    _check_unclaimed(path)
     failure: OSError | None = None
     for attempt in ("as it is", "without locks", "mended"):
         try:
@@ -114,11 +116,22 @@ def open_write(path: str) -> h5py.File:
         ) from failure
     _claim(handle, path)
     try:
-        check_ours(handle, path)
+        _check_ours(handle, path)
     except TrajectoryError:
         handle.close()
         raise
     return handle
+
+
+def close_write(handle: h5py.File, path: str) -> None:
+    """Close a file open for writing, for good.
+
+    Our own readers in this process are closed first: HDF5 keeps a file, its lock and
+    its flags as long as any handle of the process is open.
+    """
+    _release(path)
+    _disclaim(handle)
+    handle.close()
 
 
 def open_read(path: str) -> h5py.File:
@@ -149,16 +162,17 @@ def open_read(path: str) -> h5py.File:
         kind = "is truncated" if "truncated" in str(failure) else "cannot be opened"
         raise TrajectoryError(f"{path} {kind}: {failure}") from failure
     try:
-        check_ours(handle, path)
+        _check_ours(handle, path)
     except TrajectoryError:
         handle.close()
         raise
     _unlock(handle)
-    _readers.add(handle)
+    with _readers_lock:
+        _readers[id(handle)] = handle
     return handle
 
 
-def check_ours(handle: h5py.File, path: str) -> None:
+def _check_ours(handle: h5py.File, path: str) -> None:
     """Raise unless the open file is a trajectory this version can read.
 
     Raises
@@ -240,6 +254,14 @@ def _claim(handle: h5py.File, path: str) -> None:
     _unlock(handle)
 
 
+def _disclaim(handle: h5py.File) -> None:
+    """Give our writer lock back, even if another reader here keeps the file open."""
+    if hasattr(fcntl, "F_OFD_SETLK"):
+        with contextlib.suppress(OSError):
+            record = _lock_record(fcntl.F_UNLCK)
+            fcntl.fcntl(handle.id.get_vfd_handle(), fcntl.F_OFD_SETLK, record)
+
+
 def _unlock(handle: h5py.File) -> None:
     """Drop the lock HDF5 took when it opened the file."""
     if fcntl is not None:
@@ -252,7 +274,9 @@ def _release(path: str) -> None:
 
     They open it again when they are next asked.
     """
-    for handle in list(_readers):
+    with _readers_lock:
+        handles = list(_readers.values())
+    for handle in handles:
         if handle and os.path.realpath(handle.filename) == os.path.realpath(path):
             handle.close()
 

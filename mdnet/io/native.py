@@ -7,6 +7,7 @@ rows of every dataset, then the counts that make them visible.
 from __future__ import annotations
 
 import contextlib
+import os
 from typing import Any
 
 import h5py
@@ -38,7 +39,7 @@ class NativeFile:
     ) -> None:
         self.header = header
         self.frames = self.log = 0
-        self._path = path
+        self._path = os.path.abspath(path)
         self._live = live
         self._handle = handle
         self._cache: dict[str, h5py.Dataset] = {}
@@ -96,7 +97,7 @@ class NativeFile:
             handle.flush()
         except OSError as error:
             with contextlib.suppress(OSError, RuntimeError):
-                handle.close()
+                files.close_write(handle, path)
             raise TrajectoryError(f"{path} cannot be written: {error}") from error
         return cls(handle, path, header, live)
 
@@ -124,7 +125,7 @@ class NativeFile:
             native._sequence = slot.sequence
             native._next_slot = next(n for n in schema.SLOTS if n != slot.name)
         except BaseException:
-            handle.close()
+            files.close_write(handle, path)
             raise
         return native
 
@@ -195,7 +196,7 @@ class NativeFile:
         finally:
             self._cache.clear()
             try:
-                self._handle.close()
+                files.close_write(self._handle, self._path)
             except (OSError, RuntimeError):
                 files.mend(self._path, shorten=True)
                 raise
@@ -367,7 +368,7 @@ class NativeFile:
         """Leave SWMR mode, in which no dataset can be made."""
         if self._handle.swmr_mode:
             self._cache.clear()
-            self._handle.close()
+            files.close_write(self._handle, self._path)
             self._handle = files.open_write(self._path)
 
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     import h5py
 
+    from mdnet.typing import Layout
+
 __all__ = ["Trajectory", "open_trajectory"]
 
 _ATTEMPTS = 20
@@ -81,9 +83,11 @@ class Trajectory:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
+        self._file = os.path.abspath(self.path)  # it is opened again, from anywhere
         self._stamp: tuple[int, int] | None = None
         self._handle: h5py.File | None = None
         self._shut = False
+        self._masses: npt.NDArray[np.float64] | None = None
         text, header = self._read(
             lambda f: (f[schema.CONFIG][()], f[schema.HEADER][()])
         )
@@ -92,8 +96,8 @@ class Trajectory:
         except ValueError as error:
             raise TrajectoryError(f"{schema.CONFIG} is damaged ({error})") from error
         self.header = Header.from_json(header.decode())
-        self.layout = self.header.stored_layout
-        self.full_layout = dict(self.header.layout)
+        self.layout: Layout = self.header.stored_layout
+        self.full_layout: Layout = dict(self.header.layout)
         self.replicas = self.header.replicas
         self.size = self.header.stored_size
         self.full_size = self.header.size
@@ -104,6 +108,9 @@ class Trajectory:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def __reduce__(self) -> tuple[type[Trajectory], tuple[str]]:
+        return Trajectory, (self._file,)
 
     def __repr__(self) -> str:
         state = "closed" if self._shut else f"{len(self)} frames"
@@ -159,8 +166,11 @@ class Trajectory:
     @property
     def masses(self) -> npt.NDArray[np.float64]:
         """Mass of every stored parameter, (N,)."""
-        path = f"{schema.PARTICLES}/{schema.walker(0)}/mass"
-        return np.asarray(self._read(lambda f: f[path][()]), np.float64)
+        if self._masses is None:
+            path = f"{schema.PARTICLES}/{schema.walker(0)}/mass"
+            self._masses = np.asarray(self._read(lambda f: f[path][()]), np.float64)
+            self._masses.flags.writeable = False
+        return self._masses
 
     @property
     def ids(self) -> npt.NDArray[np.int64]:
@@ -309,10 +319,10 @@ class Trajectory:
             stamp = self._refresh()
             try:
                 if not self._handle:  # none, or closed for a writer in this process
-                    self._handle = files.open_read(self.path)
+                    self._handle = files.open_read(self._file)
                 return what(self._handle)
             except (OSError, KeyError, RuntimeError, ValueError) as error:
-                lasting = attempt > 0 and stamp == _stamp(self.path)
+                lasting = attempt > 0 and stamp == _stamp(self._file)
                 if self._shut or lasting or attempt == _ATTEMPTS - 1:
                     if isinstance(error, TrajectoryError):
                         raise
@@ -326,7 +336,7 @@ class Trajectory:
     def _refresh(self) -> tuple[int, int]:
         if self._shut:
             raise TrajectoryError(f"{self.path} is closed; open it again")
-        stamp = _stamp(self.path)
+        stamp = _stamp(self._file)
         if stamp != self._stamp:
             self._drop()
             self._stamp = stamp

@@ -299,7 +299,7 @@ class Header:
                 f"replicas={replicas}: the file holds {self.replicas}; append with as "
                 "many replicas, or write to another file"
             )
-        if size != self.size or dict(layout) != dict(self.layout):
+        if size != self.size or _plain(layout) != _plain(self.layout):
             here = {n: s for n, (_, s) in layout.items()}
             there = {n: s for n, (_, s) in self.layout.items()}
             raise TrajectoryError(
@@ -307,6 +307,10 @@ class Header:
                 f"parameters {there}; append with the same potential, or write to "
                 "another file"
             )
+
+
+def _plain(layout: Layout) -> list[tuple[str, int, int, tuple[int, ...]]]:
+    return [(n, s.start, s.stop, tuple(shape)) for n, (s, shape) in layout.items()]
 
 
 def _check_layout(layout: Layout, size: int) -> None:

@@ -127,19 +127,26 @@ def _create_box(group: h5py.Group, dimension: int) -> h5py.Group:
 def _create_parameters(
     group: h5py.Group, header: Header, masses: npt.NDArray[np.float64]
 ) -> dict[str, h5py.Dataset]:
-    """Mass, id and species of the stored parameters, written once."""
+    """Mass, id and species of the stored parameters, in the smallest types."""
     full = [header.layout[name][0] for name in header.selected]
+    small = np.min_scalar_type(len(full))
     lengths = [s.stop - s.start for s in full]
+    species = np.repeat(np.arange(len(full), dtype=small), lengths)
     index = np.concatenate([np.arange(s.start, s.stop) for s in full])
-    species = np.repeat(np.arange(len(full), dtype=np.int32), lengths)
-    fits = sum(len(n.encode()) + 5 for n in header.selected) < _MAX_ENUM_BYTES
-    kind: Any = species.dtype
-    if fits:
-        names = {n: i for i, n in enumerate(header.selected)}
-        kind = h5py.enum_dtype(names, basetype=np.int32)
+    kind: Any = small
+    if sum(len(name.encode()) + 16 for name in header.selected) < _MAX_ENUM_BYTES:
+        names = {name: i for i, name in enumerate(header.selected)}
+        kind = h5py.enum_dtype(names, basetype=small)
+    mass = masses[index]
+    if np.all(mass == mass[0]):  # a fill value: no storage
+        settings = {"shape": mass.shape, "dtype": mass.dtype, "fillvalue": mass[0]}
+    else:
+        settings = {"data": mass}
     return {
-        "mass": group.create_dataset("mass", data=masses[index]),
-        "id": group.create_dataset("id", data=index.astype(np.int64)),
+        "mass": group.create_dataset("mass", **settings),
+        "id": group.create_dataset(
+            "id", data=index, dtype=np.int32 if header.size < 2**31 else np.int64
+        ),
         "species": group.create_dataset("species", data=species, dtype=kind),
     }
 

@@ -313,8 +313,8 @@ class TrajectoryWriter:
     def _raise(self) -> None:
         self._told = True
         raise TrajectoryError(
-            f"{self.path} could not be written: {_line(self._error)}; the file is readable "
-            f"up to frame {self._native.frames}"
+            f"{self.path} could not be written: {_line(self._error)}; the file is "
+            f"readable up to frame {self._native.frames}"
         ) from self._error
 
     def _wait_for_block(self) -> Block:

@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 from numba import njit, prange
 
-from mdnet.kernels import letters
+from mdnet.kernels import codes, letters
 from mdnet.kernels.codes import ORDERS
+from mdnet.kernels.fingerprint import fingerprint
 from mdnet.random import STREAM_BATCH
 
 __all__ = ["ROUNDS", "batch_rows", "permute", "round_keys", "rows_of"]
@@ -208,12 +209,23 @@ def batch_rows(
         _replaced(rows, count, first, n_data, replica, call, k0, k1)
 
 
-@njit(cache=True, parallel=True, error_model="numpy")
-def rows_of(
-    out: Any, order: int, n_data: int, call: int, shared: bool, k0: int, k1: int
-) -> None:
-    """Fill ``out`` (R, n) with every replica's rows at one force call."""
-    for r in prange(out.shape[0]):
-        replica = 0 if shared else np.int64(r)
-        batch = out.shape[1]
-        batch_rows(out[r], 0, batch, order, n_data, batch, call, replica, k0, k1)
+def _compile(version: int) -> Any:
+    """Compile `rows_of`; ``version`` is part of its key in the disk cache."""
+
+    @njit(cache=True, parallel=True, error_model="numpy")
+    def rows_of(
+        out: Any, order: int, n_data: int, call: int, shared: bool, k0: int, k1: int
+    ) -> int:
+        for r in prange(out.shape[0]):
+            replica = 0 if shared else np.int64(r)
+            n = out.shape[1]
+            batch_rows(out[r], 0, n, order, n_data, n, call, replica, k0, k1)
+        return version
+
+    return rows_of
+
+
+rows_of = _compile(fingerprint(codes, letters))
+"""rows_of(out, order, n_data, call, shared, k0, k1)
+
+Fill ``out`` (R, n) int64 with every replica's rows at one force call."""

@@ -26,7 +26,9 @@ from typing import Any
 import numpy as np
 from numba import njit, prange
 
+from mdnet.kernels import batches, codes, elementary, letters, pointwise, products
 from mdnet.kernels.batches import batch_rows
+from mdnet.kernels.fingerprint import fingerprint
 from mdnet.kernels.pointwise import activate, finish, loss, prior_energy
 from mdnet.kernels.products import dot_rows, mix_rows
 
@@ -296,62 +298,74 @@ def _work(
                     parts[r, b] = _prior(layers, priors, blocks[b], q[r])
 
 
-@njit(cache=True, parallel=True, nogil=True, error_model="numpy")
-def run(
-    phase: int,
-    workers: int,
-    base: int,
-    share: int,
-    tables: Any,
-    q: Any,
-    data: Any,
-    work: Any,
-    out: Any,
-    energies: Any,
-) -> None:
-    """Run one phase on all workers.
+def _compile(version: int) -> Any:
+    """Compile `run`; ``version`` is part of its key in the disk cache."""
 
-    Parameters
-    ----------
-    phase : int
-        `REPLICAS`: gradients, every worker with replicas of its own.  `CHUNKS`, then
-        `WEIGHTS`: the same, workers taking chunks ``base .. base + share`` and then
-        blocks of weights.  `ENERGIES`: energies only.
-    workers : int
-        Number of parts.
-    base, share : int
-        First chunk, and chunks a replica has slots for (`CHUNKS`, `WEIGHTS`).
-    tables : (g, f, layers, blocks, priors)
-        Integers, reals and the tables of layers, of blocks of weights, of priors.
-    q : array, (R, D)
-        Weights.
-    data : (X, Y)
-        (N, inputs) and (N, targets).
-    work : (slots, index, losses, parts)
-        Scratch: one row of slots and of indices a worker, or a chunk in `CHUNKS`.
-    out : array, (R, D)
-        ``f[SIGN]`` times the gradient.
-    energies : array, (R,) or (0,)
-        Energies of the rows used, float64, if there is room and the phase is the last.
-    """
-    want = energies.size > 0
-    for worker in prange(workers):
-        w = np.int64(worker)
-        _work(
-            phase,
-            w,
-            workers,
-            base,
-            share,
-            tables,
-            q,
-            data,
-            work,
-            out,
-            want,
-        )
-    g, f = tables[0], tables[1]
-    chunks = (g[BATCH] + g[ROWS] - 1) // g[ROWS]
-    if want and (phase != CHUNKS) and (phase != WEIGHTS or base + share >= chunks):
-        for r in range(q.shape[0]):
-            energies[r] = _energy(f, work[2][r], chunks, work[3][r])
+    @njit(cache=True, parallel=True, nogil=True, error_model="numpy")
+    def run(
+        phase: int,
+        workers: int,
+        base: int,
+        share: int,
+        tables: Any,
+        q: Any,
+        data: Any,
+        work: Any,
+        out: Any,
+        energies: Any,
+    ) -> int:
+        want = energies.size > 0
+        for worker in prange(workers):
+            w = np.int64(worker)
+            _work(
+                phase,
+                w,
+                workers,
+                base,
+                share,
+                tables,
+                q,
+                data,
+                work,
+                out,
+                want,
+            )
+        g, f = tables[0], tables[1]
+        chunks = (g[BATCH] + g[ROWS] - 1) // g[ROWS]
+        last = phase != CHUNKS and (phase != WEIGHTS or base + share >= chunks)
+        if want and last:
+            for r in range(q.shape[0]):
+                energies[r] = _energy(f, work[2][r], chunks, work[3][r])
+        return version
+
+    return run
+
+
+run = _compile(fingerprint(batches, codes, elementary, letters, pointwise, products))
+"""run(phase, workers, base, share, tables, q, data, work, out, energies)
+
+Run one phase on all workers.
+
+Parameters
+----------
+phase : int
+    `REPLICAS`: gradients, every worker with replicas of its own.  `CHUNKS`, then
+    `WEIGHTS`: the same, workers taking chunks ``base .. base + share`` and then
+    blocks of weights.  `ENERGIES`: energies only.
+workers : int
+    Number of parts.
+base, share : int
+    First chunk, and chunks a replica has slots for (`CHUNKS`, `WEIGHTS`).
+tables : (g, f, layers, blocks, priors)
+    Integers, reals and the tables of layers, of blocks of weights, of priors.
+q : array, (R, D)
+    Weights.
+data : (X, Y)
+    (N, inputs) and (N, targets).
+work : (slots, index, losses, parts)
+    Scratch: one row of slots and of indices a worker, or a chunk in `CHUNKS`.
+out : array, (R, D)
+    ``f[SIGN]`` times the gradient.
+energies : array, (R,) or (0,)
+    Energies of the rows used, float64, if there is room and the phase is the last.
+"""
