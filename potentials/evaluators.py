@@ -64,7 +64,7 @@ class ArrayEvaluator:
         batch: Batch | None = None,
     ) -> None:
         self.full = batch is None
-        self.polynomial = None
+        self.polynomial: tuple[float, float, float, float] | None = None
         self._model, self._batch = model, batch
         self._xp, self._seed, self._replicas = backend.xp, seed, replicas
         self._dtype = backend.force_dtype
@@ -169,7 +169,7 @@ class DenseEvaluator:
         from mdnet.kernels import dense
 
         self.full = batch is None
-        self.polynomial = None
+        self.polynomial: tuple[float, float, float, float] | None = None
         self._kernels, self._numba = dense, numba
         self._dtype, self._replicas = backend.force_dtype, replicas
         self._data = model.arrays(self._dtype)
@@ -205,7 +205,7 @@ class DenseEvaluator:
         self._rows = self._all if batch is None else tables(batch.size, batch)
         self._cost = 3 * model.size
 
-        most = numba.config.NUMBA_NUM_THREADS
+        most = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
         chunks = -(-n_data // _chunk_rows(n_data))
         self._share = min(
             chunks,
@@ -235,7 +235,10 @@ class DenseEvaluator:
         """Write U of all data."""
         q = self._weights(positions)
         workers = self._numba.get_num_threads()
-        if self._replicas * self._cost * int(self._all[0][self._kernels.N]) < self.SMALL:
+        if (
+            self._replicas * self._cost * int(self._all[0][self._kernels.N])
+            < self.SMALL
+        ):
             workers = 1
         self._run(self._kernels.ENERGIES, workers, 0, self._all, q, q, out)
 

@@ -31,7 +31,7 @@ class Likelihood(Protocol):
         """Check ``y`` and return it as (N, k)."""
 
     def log_density(self, outputs: Array, targets: Array, xp: Any = np) -> Array:
-        """log p of each row, (R, n)."""
+        """Density log p of each row, (R, n)."""
 
     def residual(self, outputs: Array, targets: Array, xp: Any = np) -> Array:
         """d(-log p)/d(outputs), (R, n, K)."""
@@ -99,8 +99,8 @@ class Categorical:
         if y.dtype.kind not in "biuf" or not np.array_equal(y, np.floor(y)):
             raise PotentialError(
                 f"y (type {y.dtype}) holds labels that are not integers: the "
-                f"categorical likelihood expected class numbers 0 to {outputs - 1}; for "
-                'real targets use likelihood="gaussian"'
+                f"categorical likelihood expected class numbers 0 to {outputs - 1}; "
+                'for real targets use likelihood="gaussian"'
             )
         if y.min() < 0 or y.max() >= outputs:
             raise PotentialError(
@@ -111,7 +111,7 @@ class Categorical:
         return y.astype(np.int64)
 
     def log_density(self, outputs: Array, targets: Array, xp: Any = np) -> Array:
-        """log p of each row, (R, n)."""
+        """Density log p of each row, (R, n)."""
         shifted = outputs - outputs.max(axis=-1, keepdims=True)
         total = xp.log(xp.exp(shifted).sum(axis=-1))
         hit = self._hits(outputs, targets, xp)
@@ -130,7 +130,7 @@ class Categorical:
         weights = xp.exp(outputs - outputs.max(axis=-1, keepdims=True))
         return weights / weights.sum(axis=-1, keepdims=True)
 
-    def constant(self, rows: int, outputs: int) -> float:
+    def constant(self, rows: int, outputs: int) -> float:  # noqa: ARG002
         """Zero."""
         return 0.0
 
@@ -178,16 +178,26 @@ class Gaussian:
         """Targets as (N, K)."""
         return _real_targets(y, rows, outputs, "gaussian")
 
-    def log_density(self, outputs: Array, targets: Array, xp: Any = np) -> Array:
-        """log p of each row, (R, n)."""
+    def log_density(
+        self,
+        outputs: Array,
+        targets: Array,
+        xp: Any = np,  # noqa: ARG002
+    ) -> Array:
+        """Density log p of each row, (R, n)."""
         miss = (outputs - targets) / self.noise
         return -0.5 * (miss * miss).sum(axis=-1) - self.constant(1, outputs.shape[-1])
 
-    def residual(self, outputs: Array, targets: Array, xp: Any = np) -> Array:
+    def residual(
+        self,
+        outputs: Array,
+        targets: Array,
+        xp: Any = np,  # noqa: ARG002
+    ) -> Array:
         """(z - y)/noise^2."""
         return (outputs - targets) * self.noise**-2
 
-    def predict(self, outputs: Array, xp: Any = np) -> Array:
+    def predict(self, outputs: Array, xp: Any = np) -> Array:  # noqa: ARG002
         """Means, (R, n, K)."""
         return outputs
 
@@ -227,7 +237,7 @@ class Bernoulli:
         return y.astype(np.int64)
 
     def log_density(self, outputs: Array, targets: Array, xp: Any = np) -> Array:
-        """log p of each row, (R, n)."""
+        """Density log p of each row, (R, n)."""
         soft = xp.maximum(outputs, 0) + xp.log1p(xp.exp(-xp.abs(outputs)))
         return (outputs * targets - soft).sum(axis=-1)
 
@@ -240,7 +250,7 @@ class Bernoulli:
         e = xp.exp(-xp.abs(outputs))
         return xp.where(outputs < 0, e, 1) / (1 + e)
 
-    def constant(self, rows: int, outputs: int) -> float:
+    def constant(self, rows: int, outputs: int) -> float:  # noqa: ARG002
         """Zero."""
         return 0.0
 
@@ -273,8 +283,8 @@ def make_likelihood(likelihood: Any) -> Likelihood:
         callable(getattr(likelihood, name, None)) for name in wanted
     ):
         raise PotentialError(
-            f"likelihood={likelihood!r}: expected one of {', '.join(made)}, or an object "
-            "such as likelihoods.Gaussian(noise=0.1)"
+            f"likelihood={likelihood!r}: expected one of {', '.join(made)}, or an "
+            "object such as likelihoods.Gaussian(noise=0.1)"
         )
     checked: Likelihood = likelihood
     return checked

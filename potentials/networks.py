@@ -100,7 +100,9 @@ class MLP:
 
     def __post_init__(self) -> None:
         sizes = self.sizes
-        if isinstance(sizes, (str, bytes)) or not isinstance(sizes, (Sequence, np.ndarray)):
+        if isinstance(sizes, (str, bytes)) or not isinstance(
+            sizes, (Sequence, np.ndarray)
+        ):
             raise PotentialError(
                 f"sizes={sizes!r}: expected the widths of all layers, e.g. "
                 "MLP([64, 32, 10])"
@@ -239,7 +241,7 @@ class MLP:
         for l in reversed(range(self.layers)):
             a, slope = tape[l]
             weight, bias = self._tensors(q, l)
-            where, shape = self.layout[f"{l}.weight"]
+            where, _ = self.layout[f"{l}.weight"]
             gradient = xp.matmul(delta.transpose(0, 2, 1), a)
             out[:, where] += gradient.reshape(q.shape[0], -1)
             if bias is not None:

@@ -131,14 +131,18 @@ class Posterior(Potential):
         return data + self.prior.constant(self.layout)
 
     def arrays(self, dtype: Any) -> tuple[Array, Array]:
-        """Data as (X, targets) of floating type ``dtype``; a memmap X stays as it is."""
+        """Data (X, targets) in floating type ``dtype``; a memmap X stays as it is."""
         key = np.dtype(dtype)
         if key not in self._typed:
             X = self._X
             if not isinstance(X, np.memmap):
                 X = np.ascontiguousarray(X, key)
             targets = np.ascontiguousarray(self._targets, key)
-            self._typed[key] = (np.asarray(X), targets)
+            # Always read-only: one compiled kernel serves whatever was given.
+            views = np.asarray(X).view(), targets.view()
+            for view in views:
+                view.flags.writeable = False
+            self._typed[key] = views
         return self._typed[key]
 
     def evaluator(self, backend: Backend, replicas: int, seed: int = 0) -> Evaluator:
@@ -178,9 +182,7 @@ class Posterior(Potential):
         """
         return MinibatchPosterior(self, batch_size, order, shared)
 
-    def initial(
-        self, replicas: int, seed: int = 0, start: str = "network"
-    ) -> Array:
+    def initial(self, replicas: int, seed: int = 0, start: str = "network") -> Array:
         """A start, (R, D) float64.
 
         Parameters
@@ -220,14 +222,16 @@ class Posterior(Potential):
         """
         weights, xp = self._batch_of(q)
         X = xp.asarray(_inputs(X_new, self.network.inputs))
-        out = xp.empty((weights.shape[0], X.shape[0], self.network.outputs), weights.dtype)
+        out = xp.empty(
+            (weights.shape[0], X.shape[0], self.network.outputs), weights.dtype
+        )
         for where in self._pieces(weights.shape[0], X.shape[0]):
             z = self.network.forward(weights, X[where])
             out[:, where] = self.likelihood.predict(z, xp)
         return out if np.ndim(q) == 2 else out[0]
 
     def log_likelihood(self, q: Array, X: Any, y: Any) -> Array:
-        """log p(y_i | x_i, q) of each row, (R, n) or (n,) float64.
+        """Density log p(y_i | x_i, q) of each row, (R, n) or (n,) float64.
 
         Parameters
         ----------
@@ -354,8 +358,8 @@ def _inputs(X: Any, width: int) -> Any:
     X = _host(X)
     if X.ndim != 2 or X.shape[1] != width or X.shape[0] == 0:
         raise PotentialError(
-            f"X has shape {X.shape}: expected (n, {width}), one row per example and one "
-            "column per input of the network; reshape images with "
+            f"X has shape {X.shape}: expected (n, {width}), one row per example and "
+            "one column per input of the network; reshape images with "
             "X.reshape(len(X), -1)"
         )
     if X.dtype.kind not in "biuf":

@@ -6,7 +6,7 @@ A scale is one number for all weights, or a mapping {tensor name: number}.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -80,15 +80,47 @@ def _check_names(scale: Scale, layout: Layout) -> None:
 def _scales(scale: Scale, layout: Layout) -> list[tuple[slice, int, float]]:
     """(slice, number of parameters, scale) of each tensor."""
     return [
-        (where, where.stop - where.start, scale[name] if isinstance(scale, Mapping) else scale)
+        (
+            where,
+            where.stop - where.start,
+            scale[name] if isinstance(scale, Mapping) else scale,
+        )
         for name, (where, _) in layout.items()
     ]
 
 
-def _vector(scale: Scale, layout: Layout, xp: Any, dtype: Any) -> Array:
+def _vector(scale: Scale, layout: Layout) -> Array:
     """Scale of each parameter, (D,)."""
-    parts = [np.full(n, s) for _, n, s in _scales(scale, layout)]
-    return xp.asarray(np.concatenate(parts), dtype=dtype)
+    return np.concatenate([np.full(n, s) for _, n, s in _scales(scale, layout)])
+
+
+def _summed(
+    formula: Callable[[Array, float], Array], scale: Scale, q: Array, layout: Layout
+) -> Array:
+    """Sum over parameters of ``formula(q, s)``, (R,) float64."""
+    if not isinstance(scale, Mapping):
+        return formula(q.astype(np.float64), scale).sum(axis=1)
+    parts = [
+        formula(q[:, where].astype(np.float64), s).sum(axis=1)
+        for where, _, s in _scales(scale, layout)
+    ]
+    return sum(parts[1:], parts[0])
+
+
+def _mapped(
+    formula: Callable[[Array, float], Array],
+    scale: Scale,
+    q: Array,
+    layout: Layout,
+    xp: Any,
+) -> Array:
+    """``formula(q, s)`` of each parameter, (R, D); uploads nothing to a device."""
+    if not isinstance(scale, Mapping):
+        return formula(q, scale)
+    out = xp.empty_like(q)
+    for where, _, s in _scales(scale, layout):
+        out[:, where] = formula(q[:, where], s)
+    return out
 
 
 def _json(scale: Scale) -> Any:
@@ -97,9 +129,7 @@ def _json(scale: Scale) -> Any:
 
 def _uniforms(layout: Layout, replicas: int, seed: int) -> Array:
     size = sum(where.stop - where.start for where, _ in layout.values())
-    return random.uniforms(
-        seed, np.arange(replicas), 0, random.STREAM_INITIAL, size
-    )
+    return random.uniforms(seed, np.arange(replicas), 0, random.STREAM_INITIAL, size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,19 +143,29 @@ class FlatPrior:
         """(code, u, v) of each tensor in the compiled engine."""
         return [(PRIORS["flat"], 0.0, 0.0) for _ in layout]
 
-    def energy(self, q: Array, layout: Layout, xp: Any = np) -> Array:
+    def energy(self, q: Array, layout: Layout, xp: Any = np) -> Array:  # noqa: ARG002
         """Zeros, (R,)."""
         return xp.zeros(q.shape[0], np.float64)
 
-    def gradient(self, q: Array, layout: Layout, xp: Any = np) -> Array:
+    def gradient(
+        self,
+        q: Array,
+        layout: Layout,  # noqa: ARG002
+        xp: Any = np,
+    ) -> Array:
         """Zeros, (R, D)."""
         return xp.zeros_like(q)
 
-    def constant(self, layout: Layout) -> float:
+    def constant(self, layout: Layout) -> float:  # noqa: ARG002
         """Zero."""
         return 0.0
 
-    def draw(self, layout: Layout, replicas: int, seed: int = 0) -> Array:
+    def draw(
+        self,
+        layout: Layout,  # noqa: ARG002
+        replicas: int,  # noqa: ARG002
+        seed: int = 0,  # noqa: ARG002
+    ) -> Array:
         """Refuse.
 
         Raises
@@ -135,7 +175,8 @@ class FlatPrior:
         """
         raise PotentialError(
             "prior=None has nothing to draw from: give a proper prior such as "
-            'GaussianPrior(scale=1.0), or start from the network with initial(start="network")'
+            "GaussianPrior(scale=1.0), or start from the network: "
+            'initial(replicas, start="network")'
         )
 
     def describe(self) -> dict[str, Any]:
@@ -179,14 +220,14 @@ class GaussianPrior:
         code = PRIORS["gaussian"]
         return [(code, s**-2, 0.0) for _, _, s in _scales(self.scale, layout)]
 
-    def energy(self, q: Array, layout: Layout, xp: Any = np) -> Array:
+    def energy(self, q: Array, layout: Layout, xp: Any = np) -> Array:  # noqa: ARG002
         """-log prior, (R,) float64."""
-        z = q.astype(np.float64) / _vector(self.scale, layout, xp, np.float64)
-        return 0.5 * (z * z).sum(axis=1) + self.constant(layout)
+        total = _summed(lambda x, s: 0.5 * (x / s) ** 2, self.scale, q, layout)
+        return total + self.constant(layout)
 
     def gradient(self, q: Array, layout: Layout, xp: Any = np) -> Array:
         """q/s^2."""
-        return q * _vector(self.scale, layout, xp, np.float64).astype(q.dtype) ** -2
+        return _mapped(lambda x, s: x * s**-2, self.scale, q, layout, xp)
 
     def constant(self, layout: Layout) -> float:
         """Sum of log s + log(2 pi)/2."""
@@ -195,7 +236,7 @@ class GaussianPrior:
 
     def draw(self, layout: Layout, replicas: int, seed: int = 0) -> Array:
         """Independent draws, (R, D) float64."""
-        s = _vector(self.scale, layout, np, np.float64)
+        s = _vector(self.scale, layout)
         stream = random.STREAM_INITIAL
         return random.normals(seed, np.arange(replicas), 0, stream, s.size) * s
 
@@ -238,12 +279,12 @@ class LaplacePrior:
 
     def energy(self, q: Array, layout: Layout, xp: Any = np) -> Array:
         """-log prior, (R,) float64."""
-        z = xp.abs(q.astype(np.float64)) / _vector(self.scale, layout, xp, np.float64)
-        return z.sum(axis=1) + self.constant(layout)
+        total = _summed(lambda x, s: xp.abs(x) / s, self.scale, q, layout)
+        return total + self.constant(layout)
 
     def gradient(self, q: Array, layout: Layout, xp: Any = np) -> Array:
         """sign(q)/s."""
-        return xp.sign(q) / _vector(self.scale, layout, xp, q.dtype)
+        return _mapped(lambda x, s: xp.sign(x) / s, self.scale, q, layout, xp)
 
     def constant(self, layout: Layout) -> float:
         """Sum of log 2s."""
@@ -252,7 +293,7 @@ class LaplacePrior:
     def draw(self, layout: Layout, replicas: int, seed: int = 0) -> Array:
         """Independent draws, (R, D) float64."""
         u = _uniforms(layout, replicas, seed) - 0.5
-        s = _vector(self.scale, layout, np, np.float64)
+        s = _vector(self.scale, layout)
         return -s * np.sign(u) * np.log1p(-2 * np.abs(u))
 
     def describe(self) -> dict[str, Any]:
@@ -299,14 +340,16 @@ class StudentTPrior:
 
     def energy(self, q: Array, layout: Layout, xp: Any = np) -> Array:
         """-log prior, (R,) float64."""
-        z = q.astype(np.float64) / _vector(self.scale, layout, xp, np.float64)
-        bulk = 0.5 * (self.df + 1) * xp.log1p(z * z / self.df).sum(axis=1)
-        return bulk + self.constant(layout)
+        df = self.df
+        total = _summed(lambda x, s: xp.log1p((x / s) ** 2 / df), self.scale, q, layout)
+        return 0.5 * (df + 1) * total + self.constant(layout)
 
     def gradient(self, q: Array, layout: Layout, xp: Any = np) -> Array:
         """(df + 1) q/(df s^2 + q^2)."""
-        s = _vector(self.scale, layout, xp, q.dtype)
-        return (self.df + 1) * q / (self.df * s * s + q * q)
+        df = self.df
+        return _mapped(
+            lambda x, s: (df + 1) * x / (df * s * s + x * x), self.scale, q, layout, xp
+        )
 
     def constant(self, layout: Layout) -> float:
         """Sum of log s and of the normalisation of the standard density."""
@@ -319,7 +362,7 @@ class StudentTPrior:
         """Independent draws by the inverse distribution function, (R, D) float64."""
         from scipy.special import stdtrit
 
-        s = _vector(self.scale, layout, np, np.float64)
+        s = _vector(self.scale, layout)
         draws: Array = s * stdtrit(self.df, _uniforms(layout, replicas, seed))
         return draws
 

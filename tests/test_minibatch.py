@@ -91,7 +91,9 @@ def test_left_out_rows_are_uniform():
     """The last N mod n rows of an epoch are left out, each row as often as another."""
     counts = np.zeros(11)
     for epoch in range(3):
-        seen = np.concatenate([rows(3, 40_000, 2 * epoch + c, 11, 5) for c in (0, 1)], 1)
+        seen = np.concatenate(
+            [rows(3, 40_000, 2 * epoch + c, 11, 5) for c in (0, 1)], 1
+        )
         counts += np.bincount(55 - seen.sum(axis=1), minlength=11)
     assert stats.chisquare(counts).pvalue > FALSE_ALARM
 
@@ -168,7 +170,11 @@ def test_energies_stay_exact():
     assert U.evaluator(resolve("cpu", "double"), 2).full
     np.testing.assert_array_equal(Ub.energy(q), U.energy(q))
     np.testing.assert_array_equal(Ub.gradient(q), U.gradient(q))
-    assert Ub.describe()["minibatch"] == {"size": 16, "order": "shuffle", "shared": False}
+    assert Ub.describe()["minibatch"] == {
+        "size": 16,
+        "order": "shuffle",
+        "shared": False,
+    }
     assert Ub.layout == U.layout
     X, y = _data(5, seed=9)
     np.testing.assert_array_equal(Ub.predict(q, X), U.predict(q, X))

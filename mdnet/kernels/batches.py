@@ -137,7 +137,7 @@ def _shuffled(
     count: int,
     start: int,
     n_data: int,
-    replica: int,
+    replica: Any,
     epoch: int,
     k0: int,
     k1: int,
@@ -160,7 +160,7 @@ def _shuffled(
         for i in range(count):
             x = np.int64(image[i]) if fresh or rows[i] >= n_data else rows[i]
             rows[i] = x
-            outside |= x >= n_data
+            outside = outside or bool(x >= n_data)
         fresh = False
 
 
@@ -170,7 +170,7 @@ def _replaced(
     count: int,
     first: int,
     n_data: int,
-    replica: int,
+    replica: Any,
     call: int,
     k0: int,
     k1: int,
@@ -193,7 +193,7 @@ def batch_rows(
     n_data: int,
     batch: int,
     call: int,
-    replica: int,
+    replica: Any,
     k0: int,
     k1: int,
 ) -> None:

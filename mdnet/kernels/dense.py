@@ -8,6 +8,8 @@ every layer in its slot; the weight gradients are then sums over the chunks in o
 Replicas are shared out among threads whole, or, if they are few, chunk by chunk and
 then block of weights by block: both do the same arithmetic in the same order, so that
 results depend neither on the number of threads nor on the other replicas, bit for bit.
+The first call of a precision compiles for ten to twenty seconds; Numba keeps the
+result on disk.
 
 ====================================  ============================================
 equation                              code
@@ -64,7 +66,7 @@ _sums = njit(fastmath={"contract", "nsz", "reassoc"}, error_model="numpy")
 
 
 @_plain
-def _view(slot: Any, at: int, rows: int, width: int) -> Any:
+def _view(slot: Any, at: Any, rows: Any, width: Any) -> Any:
     return slot[at : at + rows * width].reshape(rows, width)
 
 
@@ -89,14 +91,14 @@ def _gather(X: Any, x: Any, index: Any, wide: bool) -> None:
 
 
 @_plain
-def _inputs(slot: Any, layers: Any, wide: bool, width: int) -> Any:
+def _inputs(slot: Any, layers: Any, wide: bool, width: Any) -> Any:
     if wide:
         return _view(slot, 0, width, layers[0, IN])
     return _view(slot, 0, layers[0, IN], width)
 
 
 @_plain
-def _width(g: Any, c: int) -> int:
+def _width(g: Any, c: Any) -> Any:
     """Rows of chunk ``c`` with their padding."""
     count = min(g[ROWS], g[BATCH] - c * g[ROWS])
     return (count + PAD - 1) // PAD * PAD
@@ -112,8 +114,8 @@ def _chunk(
     Y: Any,
     slot: Any,
     index: Any,
-    r: int,
-    c: int,
+    r: Any,
+    c: Any,
     back: bool,
 ) -> float:
     """Loss of one chunk of rows; with ``back`` its slot holds delta of every layer."""
@@ -174,7 +176,7 @@ def _chunk(
 
 
 @_sums
-def _row_sums(delta: Any, out: Any, at: int, first: int, last: int) -> None:
+def _row_sums(delta: Any, out: Any, at: Any, first: Any, last: Any) -> None:
     for o in range(first, last):
         total = delta.dtype.type(0)
         row = delta[o]
@@ -184,7 +186,7 @@ def _row_sums(delta: Any, out: Any, at: int, first: int, last: int) -> None:
 
 
 @_plain
-def _weights(g: Any, layers: Any, block: Any, slot: Any, c: int, out: Any) -> None:
+def _weights(g: Any, layers: Any, block: Any, slot: Any, c: Any, out: Any) -> None:
     """Add the gradient of one block of output units from chunk ``c``'s slot."""
     l, first, last = block[0], block[1], block[2]
     layer = layers[l]
@@ -233,7 +235,7 @@ def _prior(layers: Any, priors: Any, block: Any, q: Any) -> float:
 
 
 @_plain
-def _energy(f: Any, losses: Any, chunks: int, parts: Any) -> float:
+def _energy(f: Any, losses: Any, chunks: Any, parts: Any) -> Any:
     """Energy of one replica from its chunks and blocks, always in the same order."""
     data = 0.0
     for c in range(chunks):
@@ -246,11 +248,11 @@ def _energy(f: Any, losses: Any, chunks: int, parts: Any) -> float:
 
 @_plain
 def _work(
-    phase: int,
-    w: int,
-    workers: int,
-    base: int,
-    share: int,
+    phase: Any,
+    w: Any,
+    workers: Any,
+    base: Any,
+    share: Any,
     tables: Any,
     q: Any,
     data: Any,
@@ -303,10 +305,10 @@ def _compile(version: int) -> Any:
 
     @njit(cache=True, parallel=True, nogil=True, error_model="numpy")
     def run(
-        phase: int,
-        workers: int,
-        base: int,
-        share: int,
+        phase: Any,
+        workers: Any,
+        base: Any,
+        share: Any,
         tables: Any,
         q: Any,
         data: Any,

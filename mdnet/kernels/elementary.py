@@ -147,7 +147,7 @@ def _build(form: _Format) -> dict[str, Any]:
     )
     ln2 = real(math.log(2))
     shift, unit = integer(form.mantissa), integer(form.bias << form.mantissa)
-    root = integer(int(np.asarray(math.sqrt(0.5), real).view(integer)))
+    root = real(math.sqrt(0.5)).view(integer)
     fold = real(math.sqrt(2) - 1)
 
     @_inline
@@ -215,7 +215,7 @@ _COMPILED = {kind: _build(form) for kind, form in _FORMATS.items()}
 
 def _offer(function: Callable[[Any], Any]) -> None:
     """Overload ``function`` by its compiled twin of the argument's type."""
-    options = {"fastmath": _EXACT, "error_model": "numpy"}
+    options: Any = {"fastmath": _EXACT, "error_model": "numpy"}
 
     # Numba wants the two signatures alike, annotations included.
     @overload(function, jit_options=options)

@@ -123,7 +123,7 @@ _sweep_softplus, _sweep_selu = map(_sweep, (_softplus, _selu))
 
 
 @_scalar
-def activate(code: int, z: Any, a: Any) -> None:
+def activate(code: Any, z: Any, a: Any) -> None:
     """Write f(z) into ``a`` and f'(z) over ``z``."""
     if code == _RELU:
         _sweep_relu(z, a)
@@ -212,7 +212,7 @@ def _total(rows: Any, count: int) -> float:
 
 
 @_scalar
-def loss(code: int, z: Any, t: Any, work: Any, count: int, strength: float) -> float:
+def loss(code: Any, z: Any, t: Any, work: Any, count: int, strength: float) -> float:
     """Sum of -log p over the first ``count`` rows, without constants.
 
     Parameters
@@ -246,9 +246,7 @@ def loss(code: int, z: Any, t: Any, work: Any, count: int, strength: float) -> f
 
 
 @_sums
-def prior_energy(
-    q: Any, start: int, stop: int, code: int, u: float, v: float
-) -> float:
+def prior_energy(q: Any, start: int, stop: int, code: Any, u: float, v: float) -> float:
     """-log prior of q[start:stop] without its constant, in float64."""
     total = 0.0
     if code == _NORMAL:
@@ -273,13 +271,13 @@ def finish(
     q: Any,
     start: int,
     stop: int,
-    code: int,
+    code: Any,
     u: float,
     v: float,
     scale: float,
     sign: float,
 ) -> None:
-    """out <- sign (scale out + d(-log prior)/dq) on [start, stop)."""
+    """Scale and sign: out <- sign (scale out + d(-log prior)/dq) on [start, stop)."""
     real = out.dtype.type
     a, b, c, d = real(sign * scale), real(sign * u), real(v), real(0.0)
     if code == _NORMAL:

@@ -1,0 +1,153 @@
+"""Programs take turns, A B A B ..., each alive in its own process, in one run.
+
+Only ratios of one run count: the machine's clock, caches and other users change from
+one minute to the next, and alternate programs share what they do.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+POOLS = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Entrant:
+    """One program of a race.
+
+    ``kind`` is "mdnet", "peer" or "limit"; ``task`` goes to the worker as it is;
+    ``same`` says whether it does the same physics (peers that do not are shown, and
+    not counted); ``script`` and ``python`` run it.
+    """
+
+    label: str
+    kind: str
+    task: dict[str, Any]
+    script: str = "ours.py"
+    python: str = sys.executable
+    threads: int = 1
+    same: bool = True
+    note: str = ""
+
+
+@dataclass(slots=True)
+class Result:
+    """Times of one entrant, in seconds a step, one of each turn."""
+
+    entrant: Entrant
+    cpu: list[float] = field(default_factory=list)
+    wall: list[float] = field(default_factory=list)
+    steps: int = 0
+    check: dict[str, float] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    failed: str = ""
+
+    def median(self, clock: str) -> float:
+        return statistics.median(getattr(self, clock))
+
+    def spread(self, clock: str) -> float:
+        """Half the range between the quartiles, over the median."""
+        times = getattr(self, clock)
+        if len(times) < 3:
+            return 0.0
+        low, _, high = statistics.quantiles(times, n=4)
+        return (high - low) / 2 / self.median(clock)
+
+
+class _Process:
+    def __init__(self, entrant: Entrant, seconds: float) -> None:
+        task = {**entrant.task, "threads": entrant.threads, "seconds": seconds}
+        threads = dict.fromkeys(POOLS, str(entrant.threads))
+        # Workers find each other's modules; nothing else of this process is inherited.
+        self._errors = subprocess.PIPE
+        self._process = subprocess.Popen(
+            [entrant.python, str(HERE / entrant.script), json.dumps(task)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **threads},
+        )
+
+    def answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            _, errors = self._process.communicate()
+            raise RuntimeError(errors.strip().splitlines()[-1] if errors else "ended")
+        record: dict[str, Any] = json.loads(line)
+        return record
+
+    def ask(self, line: str) -> dict[str, Any]:
+        self.tell(line)
+        return self.answer()
+
+    def tell(self, line: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+
+    def end(self) -> None:
+        if self._process.poll() is None:
+            self.tell("end")
+            self._process.communicate()
+
+
+def race(entrants: list[Entrant], repeats: int, seconds: float) -> list[Result]:
+    """Set up every program in turn, then let them take turns ``repeats`` times."""
+    results, alive = [], []
+    for entrant in entrants:
+        result = Result(entrant)
+        results.append(result)
+        process = _Process(entrant, seconds)
+        try:
+            ready = process.answer()
+        except RuntimeError as error:
+            result.failed = str(error)
+            print(f"  {entrant.label}: {error}", file=sys.stderr)
+            continue
+        result.steps = ready["steps"]
+        result.check, result.versions = ready["check"], ready["versions"]
+        alive.append((result, process))
+        print(f"  ready: {entrant.label}", file=sys.stderr)
+    for _ in range(repeats):
+        for result, process in alive:
+            took = process.ask(f"run {result.steps}")
+            result.cpu.append(took["cpu"] / took["steps"])
+            result.wall.append(took["wall"] / took["steps"])
+    for result, process in alive:
+        result.check["rss_mb"] = process.ask("check")["rss_mb"]
+        process.end()
+    return results
+
+
+def ratio(slower: Result, faster: Result, clock: str) -> float:
+    """How many times faster: the median of the ratios of the turns."""
+    pairs = zip(getattr(slower, clock), getattr(faster, clock), strict=True)
+    return statistics.median(a / b for a, b in pairs)
+
+
+def fastest(results: list[Result], clock: str, framework: str = "") -> Result | None:
+    """The fastest peer that does the same physics (of one framework)."""
+    peers = [
+        r
+        for r in results
+        if not r.failed
+        and r.entrant.kind == "peer"
+        and r.entrant.same
+        and framework in r.entrant.label
+    ]
+    return min(peers, key=lambda r: r.median(clock), default=None)
