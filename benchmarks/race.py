@@ -11,6 +11,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,39 +72,33 @@ class _Process:
     def __init__(self, entrant: Entrant, seconds: float) -> None:
         task = {**entrant.task, "threads": entrant.threads, "seconds": seconds}
         threads = dict.fromkeys(POOLS, str(entrant.threads))
-        # Workers find each other's modules; nothing else of this process is inherited.
-        self._errors = subprocess.PIPE
+        self._errors = tempfile.TemporaryFile("w+")
         self._process = subprocess.Popen(
             [entrant.python, str(HERE / entrant.script), json.dumps(task)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._errors,
             text=True,
             env={**os.environ, **threads},
         )
 
     def answer(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            _, errors = self._process.communicate()
-            raise RuntimeError(errors.strip().splitlines()[-1] if errors else "ended")
-        record: dict[str, Any] = json.loads(line)
-        return record
+            self._process.wait()
+            self._errors.seek(0)
+            said = self._errors.read().strip().splitlines()
+            raise RuntimeError(said[-1] if said else "ended without a word")
+        return json.loads(line)
 
     def ask(self, line: str) -> dict[str, Any]:
-        self.tell(line)
-        return self.answer()
-
-    def tell(self, line: str) -> None:
-        assert self._process.stdin is not None
         self._process.stdin.write(line + "\n")
         self._process.stdin.flush()
+        return self.answer()
 
     def end(self) -> None:
-        if self._process.poll() is None:
-            self.tell("end")
-            self._process.communicate()
+        self._process.communicate("end\n")
+        self._errors.close()
 
 
 def race(entrants: list[Entrant], repeats: int, seconds: float) -> list[Result]:

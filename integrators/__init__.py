@@ -5,6 +5,9 @@ See `mdnet.integrators.table` for what each one samples at finite step.
 
 from __future__ import annotations
 
+if not __name__.startswith("mdnet."):
+    raise ImportError(f"this folder is mdnet.{__name__}: from mdnet import {__name__}")
+
 from mdnet.integrators.catalog import CATALOG, Entry, table
 from mdnet.integrators.hamiltonian import (
     Leapfrog,

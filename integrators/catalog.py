@@ -67,13 +67,13 @@ CATALOG: tuple[Entry, ...] = (
     _entry(
         hamiltonian.Yoshida4,
         "energy to O(h^4)",
-        "h omega < 1.57",
+        "h omega < 1.573",
         "10.1016/0375-9601(90)90092-3",
     ),
     _entry(
         hamiltonian.Omelyan4,
         "energy to O(h^4)",
-        "h omega < 2.5",
+        "h omega < 2.989",
         "10.1016/S0010-4655(02)00451-4",
     ),
     _entry(
@@ -100,7 +100,12 @@ CATALOG: tuple[Entry, ...] = (
         _VERLET,
         "10.1093/amrx/abs010",
     ),
-    _entry(langevin.BAO, "first order in h", _VERLET, "10.1137/090758842"),
+    _entry(
+        langevin.BAO,
+        "first order in h",
+        "h omega < sqrt(2 + 2 exp(-friction h))",
+        "10.1137/090758842",
+    ),
     _entry(
         langevin.BAOA,
         "positions as BAOAB; momenta half a kick earlier",

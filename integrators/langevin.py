@@ -12,8 +12,9 @@ OBABO     1/(1 - h^2k/4)        1
 OABAO     1 - h^2k/4            1
 ========  ====================  ==========================================
 
-BAO and BAOA are cyclic shifts: BAOA is BAOAB seen half a kick later.  All take one
-force evaluation a step and are stable for dt < 2 / omega_max.
+BAOA is BAOAB seen half a kick earlier.  All take one force evaluation a step and are
+stable for dt < 2 / omega_max; BAO, of first order, for
+dt < sqrt(2 + 2 exp(-friction dt)) / omega_max.
 """
 
 from __future__ import annotations

@@ -146,6 +146,37 @@ class Splitting:
                 out[i, :, 0] = share * h
         return out
 
+    def growth(self, curvature: float) -> float:
+        """Largest factor by which a step stretches oscillators, up to a curvature.
+
+        The spectral radius of one step on U = k q^2/2 without noise, over all k/m up
+        to ``curvature`` (1/time^2), at the parameters of step 0: above one the word
+        is unstable there.
+
+        Examples
+        --------
+        >>> limit = Splitting("BAB", dt=0.5).growth(15.9), 1.0
+        >>> bool(np.isclose(*limit))
+        True
+        >>> Splitting("BAB", dt=0.5).growth(16.1) > 1.1
+        True
+        """
+        k = curvature * np.linspace(0.0, 1.0, 65)[1:]
+        given = (self.dt, self.temperature, self.friction)
+        count = max(np.size(schedules.evaluate(value, 0)) for value in given)
+        table = np.unique(self.coefficients(0, count)[..., 0], axis=1)
+        step = np.broadcast_to(np.eye(2), (table.shape[1], k.size, 2, 2))
+        for (letter, _), c in zip(self.scheme.operations, table, strict=True):
+            move = np.array(np.broadcast_to(np.eye(2), step.shape))
+            if letter == "A":
+                move[..., 0, 1] = c[:, None]
+            elif letter == "B":
+                move[..., 1, 0] = -c[:, None] * k
+            else:
+                move[..., 1, 1] = c[:, None]
+            step = move @ step
+        return float(np.abs(np.linalg.eigvals(step)).max())
+
     def operations(self) -> tuple[tuple[int, int, int], ...]:
         """Steady sequence as (code, index into the coefficients, stream).
 

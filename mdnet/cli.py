@@ -57,7 +57,10 @@ def _check(options: argparse.Namespace) -> int:
             print(f"{options.file}: {len(run)} frames, whole and readable")
         if "potential_energy" in run and len(run):
             law = analysis.first_law(run)
-            print(law.table())
+            print(
+                f"first law: {law.verdict}, largest relative residual "
+                f"{law.residual:.1e} (tolerance {law.tolerance:.0e})"
+            )
             print(analysis.temperatures(run).table())
     return 1 if problems else 0
 

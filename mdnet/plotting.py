@@ -127,7 +127,7 @@ def plot_energy(ax: Axes, run: Run, burn_in: Any = "auto") -> None:
     if start > step[0]:
         ax.axvspan(step[0], start, color="0.92", lw=0, zorder=0, label="burn-in")
     ax.margins(x=0.01)
-    _finish(ax, title, "step", "potential energy U", "upper right")
+    _finish(ax, title, "step", "potential energy U", "best")
 
 
 def plot_temperatures(ax: Axes, result: Temperatures) -> None:

@@ -118,7 +118,8 @@ class polynomial:
 
     def __call__(self, step: int) -> float:
         """Return the value at ``step``."""
-        return self.scale * (self.offset + step) ** (-self.power)
+        decay: float = (self.offset + step) ** -self.power
+        return self.scale * decay
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +138,7 @@ class piecewise:
         if list(self.boundaries) != sorted(self.boundaries):
             raise SchemeError(f"boundaries={self.boundaries!r}: expected rising steps")
 
-    def __call__(self, step: int) -> float:  # noqa: ARG002
+    def __call__(self, step: int) -> float:
         """Return the value at ``step``."""
         return self.values[sum(step >= b for b in self.boundaries)]
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import platform
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -141,7 +143,7 @@ class Simulation:
         self._after = xp.zeros((self.replicas, len(self._bounds) - 1), np.float64)
         self._probe_step = -1
         self._scalars: tuple[int, dict[str, np.ndarray]] | None = None
-        self._baseline: dict[str, np.ndarray] | None = None
+        self._baseline: np.ndarray | None = None
         self._double: Any = None
         self._append: tuple[str, dict[str, Any]] | None = None
         if momenta is None:
@@ -205,20 +207,23 @@ class Simulation:
         if stiffness is None or self._evaluator.full is False:
             return
         least = float(np.min(self.integrator.mass))
-        length = np.max(self.integrator.step_length(0))
-        limit = float(2 * np.sqrt(least / stiffness)) if stiffness > 0 else np.inf
-        if self.integrator.scheme.word in _VERLET_LIMIT and length >= limit:
-            if self.integrator.length == "dt":
-                bound = limit
-            else:
-                factor = 2 if "2" in self.integrator.length else 1
-                bound = limit**2 / factor
-            raise SchemeError(
-                f"dt={schedules.describe(self.integrator.dt)} is beyond the stability "
-                f"limit dt < {bound:.6g} of {self.integrator.name} for this potential "
-                f"(largest stiffness {stiffness:.6g}, smallest mass {least:.6g}); "
-                f"take dt <= {bound / 2:.3g}"
-            )
+        curvature = stiffness / least * (1 + 1e-6)  # the limit itself is beyond it
+        if self.integrator.growth(curvature) < 1 + 1e-7:
+            return
+        dt = np.asarray(self.integrator.time_step(0), np.float64)
+        low, high = 0.0, 1.0
+        for _ in range(40):
+            middle = (low + high) / 2
+            part = replace(self.integrator, dt=middle * dt)
+            stable = part.growth(curvature) < 1 + 1e-7
+            low, high = (middle, high) if stable else (low, middle)
+        bound = low * float(dt.max())
+        raise SchemeError(
+            f"dt={schedules.describe(self.integrator.dt)} is beyond the stability "
+            f"limit dt < {bound:.6g} of {self.integrator.name} for this potential "
+            f"(largest stiffness {stiffness:.6g}, smallest mass {least:.6g}); "
+            f"take dt <= {bound / 2:.3g}"
+        )
 
     def draw_momenta(self) -> None:
         """Draw momenta from the Maxwell-Boltzmann law at the target temperature."""
@@ -264,6 +269,14 @@ class Simulation:
         self.state.protocol_work = np.zeros(self.replicas)
         self._baseline = None
         self._scalars = None
+
+    def _start_ledger(self) -> None:
+        """Count heat and work from here on: the ledger begins with the first reading.
+
+        Shadow work is measured from the energy at this moment.
+        """
+        self._reset_ledger()
+        self._baseline = self.potential_energy()
 
     def minimize(self, steps: int = 500, learning_rate: float = 0.01) -> np.ndarray:
         """Descend to a sensible start with Adam, then draw new momenta.
@@ -390,7 +403,7 @@ class Simulation:
             listeners.append(Progress(self.state.step, target))
         try:
             if listeners and self._baseline is None:
-                self._reset_ledger()
+                self._start_ledger()
             self._tell(listeners)
             while self.state.step < target:
                 step = self.state.step + 1
@@ -475,7 +488,8 @@ class Simulation:
         target = np.broadcast_to(
             self.integrator.target_temperature(self.state.step), twice.shape
         )
-        limit = np.where(target > 0, _EXPLODED * self.potential.size * target, np.inf)
+        largest = np.finfo(np.float64).max  # at T = 0 nothing sets a scale
+        limit = np.where(target > 0, _EXPLODED * self.potential.size * target, largest)
         bad = ~(twice <= limit)
         if not bad.any():
             return
@@ -523,7 +537,9 @@ class Simulation:
         double = _backend.Backend(
             self.backend.name, "double", self.backend.xp, self.backend.simulated
         )
-        evaluator = self.potential.evaluator(double, q.shape[0], self.seed)
+        evaluator: Any = self.potential.evaluator(double, q.shape[0], self.seed)
+        if self.protocol is not None:
+            evaluator.set_parameter(float(self.protocol(self.state.step)))
         curvature = observables.largest_curvature(evaluator, q, self.backend.xp)
         with np.errstate(divide="ignore"):
             least = float(np.min(self.integrator.mass))
@@ -553,10 +569,10 @@ class Simulation:
             return self._scalars[1]
         if self._probe_step != s.step:
             self._probe()
+        if self._baseline is None:
+            self._start_ledger()
         energy = self.potential_energy()
         kinetic = s.kinetic_energy
-        if self._baseline is None:
-            self._baseline = {"potential_energy": energy}
         after = s.ledger(1) if self.integrator.scheme.stochastic else 2 * kinetic
         counts = np.diff(self._bounds)
         target = self.integrator.target_temperature(s.step)
@@ -571,7 +587,7 @@ class Simulation:
             "kick_work": kick,
             "protocol_work": protocol,
             "shadow_work": kick
-            + (energy - self._baseline["potential_energy"])
+            + (energy - self._baseline)
             - protocol,
         }
         self._scalars = (s.step, values)
@@ -601,6 +617,8 @@ class Simulation:
                 self._double = self.potential.evaluator(
                     double, self.replicas, self.seed
                 )
+        if self.protocol is not None:
+            self._double.set_parameter(float(self.protocol(s.step)))
         q = s.positions.astype(np.float64)
         gradient = xp.empty(q.shape, np.float64)
         self._double.gradients(q, gradient)
@@ -659,7 +677,7 @@ class Simulation:
             "sums": host(s.sums),
             "protocol_work": s.protocol_work,
             "layer_kinetic": host(self._after),
-            "baseline": (self._baseline or {})["potential_energy"],
+            "baseline": self._baseline,
             "time": np.asarray(s.time, np.float64),
         }
         if s.forces_fresh:
@@ -670,7 +688,9 @@ class Simulation:
         s = self.state
         for name in ("positions", "momenta", "sums"):
             getattr(s, name)[...] = self.backend.asarray(arrays[name])
-        s.forces_fresh = bool(meta["forces_fresh"])
+        # A path needs the forces of its two ends, which the file has not: they are
+        # evaluated again, at the same positions and force call.
+        s.forces_fresh = bool(meta["forces_fresh"]) and self.protocol is None
         if s.forces_fresh:
             s.forces[...] = self.backend.asarray(arrays["forces"])
         s.step = int(meta["step"])
@@ -678,7 +698,7 @@ class Simulation:
         s.protocol_work = np.array(arrays["protocol_work"])
         self._after[...] = self.backend.asarray(arrays["layer_kinetic"])
         self._probe_step = s.step
-        self._baseline = {"potential_energy": np.array(arrays["baseline"])}
+        self._baseline = np.array(arrays["baseline"])
         self._scalars = None
         self._stepper = self._make_stepper()
 
@@ -758,15 +778,10 @@ class Simulation:
         return sim
 
 
-_VERLET_LIMIT = {
-    "BAB", "ABA", "BAOAB", "ABOBA", "OBABO", "OABAO", "BAO", "BAOA", "OBAB", "BA", "AB",
-}  # fmt: skip
-
-
 def _plain(value: Any) -> Any:
     from mdnet.io import schema
 
-    return schema.loads(schema.dumps(value))
+    return json.loads(schema.dumps(value))
 
 
 def _restart_default(every: Any) -> Any:

@@ -58,7 +58,8 @@ class State:
 
     def ledger(self, row: int) -> np.ndarray:
         """Sum of one row of ``sums`` over blocks: (R,) float64 on the host."""
-        return self.backend.to_host(self.sums[row]).sum(axis=1)
+        total: np.ndarray = self.backend.to_host(self.sums[row]).sum(axis=1)
+        return total
 
     @property
     def kinetic_energy(self) -> np.ndarray:

@@ -51,7 +51,7 @@ def positive(name: str, value: Any, advice: str = "") -> float:
     array = finite_array(name, value)
     if array.ndim != 0 or array <= 0:
         raise PotentialError(
-            f"{name}={value!r}: expected one number > 0{', ' + advice if advice else ''}"
+            f"{name}={value!r}: expected one number > 0" + (advice and f", {advice}")
         )
     return float(array)
 
@@ -69,9 +69,7 @@ def temperature_value(value: Any) -> float:
     return positive("temperature", value, "in units of energy (k_B = 1)")
 
 
-def positions_rows(
-    q: Any, size: int
-) -> tuple[npt.NDArray[np.float64], bool]:
+def positions_rows(q: Any, size: int) -> tuple[npt.NDArray[np.float64], bool]:
     """Return ``q`` as (R, D) float64, and whether it was one row (D,)."""
     rows = np.asarray(q, dtype=np.float64)
     single = rows.ndim == 1

@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from mdnet import random
 from mdnet.potentials._checks import positive_integer
+from mdnet.typing import Array
 
 __all__ = ["Moment", "Tabulated", "draw_normals", "draw_uniforms"]
-
-Vector = npt.NDArray[np.float64]
 
 
 class Moment(np.ndarray[Any, np.dtype[np.float64]]):
@@ -29,9 +27,9 @@ class Moment(np.ndarray[Any, np.dtype[np.float64]]):
         Temperature -> array.
     """
 
-    _at: Callable[[float], Vector] | None
+    _at: Callable[[float], Array] | None
 
-    def __new__(cls, at: Callable[[float], Vector]) -> Self:
+    def __new__(cls, at: Callable[[float], Array]) -> Self:
         moment = np.asarray(at(1.0)).view(cls)
         moment._at = at
         return moment
@@ -39,7 +37,9 @@ class Moment(np.ndarray[Any, np.dtype[np.float64]]):
     def __array_finalize__(self, _: Any) -> None:
         self._at = None
 
-    def __array_wrap__(self, array: Any, context: Any = None, scalar: Any = False) -> Any:
+    def __array_wrap__(
+        self, array: Any, context: Any = None, scalar: Any = False
+    ) -> Any:
         """Results of arithmetic are plain arrays."""
         plain = np.asarray(array)
         return plain[()] if scalar or plain.ndim == 0 else plain
@@ -47,20 +47,20 @@ class Moment(np.ndarray[Any, np.dtype[np.float64]]):
     def __getitem__(self, key: Any) -> Any:
         return np.asarray(self)[key]
 
-    def __call__(self, temperature: float = 1.0) -> Vector:
+    def __call__(self, temperature: float = 1.0) -> Array:
         """Return the moment at ``temperature``."""
         if self._at is None:
             raise TypeError("a view of a moment holds numbers at one temperature only")
         return self._at(temperature)
 
 
-def draw_normals(n: int, size: int, seed: int) -> Vector:
+def draw_normals(n: int, size: int, seed: int) -> Array:
     """(n, size) standard normals; row i does not depend on n."""
     rows = np.arange(positive_integer("n", n))
     return random.normals(seed, rows, 0, random.STREAM_INITIAL, size)
 
 
-def draw_uniforms(n: int, size: int, seed: int) -> Vector:
+def draw_uniforms(n: int, size: int, seed: int) -> Array:
     """(n, size) uniforms in (0, 1), independent of `draw_normals` of the same seed."""
     rows = np.arange(positive_integer("n", n))
     return random.uniforms(seed, rows, 1, random.STREAM_INITIAL, size)
@@ -81,13 +81,13 @@ class Tabulated:
         ln of the integral of exp(-exponent).
     """
 
-    points: Vector
-    density: Vector
+    points: Array
+    density: Array
     log_norm: float
 
     @classmethod
     def of(
-        cls, exponent: Callable[[Vector], Vector], low: float, high: float, n: int
+        cls, exponent: Callable[[Array], Array], low: float, high: float, n: int
     ) -> Self:
         """Tabulate exp(-exponent(x)) on [low, high]."""
         points = np.linspace(low, high, n)
@@ -97,11 +97,11 @@ class Tabulated:
         total = np.trapezoid(weight, points)
         return cls(points, weight / total, float(np.log(total) - least))
 
-    def mean(self, values: Vector) -> float:
+    def mean(self, values: Array) -> float:
         """Average of ``values``, given at the points."""
         return float(np.trapezoid(values * self.density, self.points))
 
-    def quantile(self, u: Vector) -> Vector:
+    def quantile(self, u: Array) -> Array:
         """Inverse of the cumulative distribution."""
         steps = (self.density[1:] + self.density[:-1]) / 2 * np.diff(self.points)
         cumulative = np.concatenate([[0.0], np.cumsum(steps)])

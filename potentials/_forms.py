@@ -73,9 +73,7 @@ class RowEvaluator:
     full = True
     __slots__ = ("_bound", "_gradient", "_kernel", "_spare", "polynomial")
 
-    def __init__(
-        self, form: Form, size: int, backend: Backend, replicas: int
-    ) -> None:
+    def __init__(self, form: Form, size: int, backend: Backend, replicas: int) -> None:
         from mdnet.kernels import rows
 
         self.polynomial = form.polynomial
@@ -118,9 +116,7 @@ class SeparableEvaluator:
     full = True
     __slots__ = ("_bound", "_energies", "_forces", "_partial", "polynomial")
 
-    def __init__(
-        self, form: Form, size: int, backend: Backend, replicas: int
-    ) -> None:
+    def __init__(self, form: Form, size: int, backend: Backend, replicas: int) -> None:
         from mdnet.kernels import rows
 
         self.polynomial = form.polynomial

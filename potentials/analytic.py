@@ -12,7 +12,6 @@ import math
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from mdnet.backend import Backend
 from mdnet.errors import PotentialError
@@ -32,10 +31,8 @@ from mdnet.typing import Array, Evaluator
 
 __all__ = ["DoubleWell", "Funnel", "Harmonic", "Rosenbrock"]
 
-Vector = npt.NDArray[np.float64]
 
-
-def _diagonal(values: Vector) -> Vector:
+def _diagonal(values: Array) -> Array:
     """(R, D) -> (R, D, D) diagonal matrices."""
     out = np.zeros((*values.shape, values.shape[-1]))
     index = np.arange(values.shape[-1])
@@ -132,16 +129,16 @@ class Harmonic(Potential):
             )
         return temperature_value(temperature)
 
-    def mean(self, temperature: float = 1.0) -> Vector:
+    def mean(self, temperature: float = 1.0) -> Array:
         """Mean position c, (D,)."""
         self._confined(temperature)
         return self.center.copy()
 
-    def variance(self, temperature: float = 1.0) -> Vector:
+    def variance(self, temperature: float = 1.0) -> Array:
         """Variance T/k of each parameter, (D,)."""
         return self._confined(temperature) / self.stiffness
 
-    def covariance(self, temperature: float = 1.0) -> Vector:
+    def covariance(self, temperature: float = 1.0) -> Array:
         """Covariance diag(T/k), (D, D)."""
         return np.diag(self.variance(temperature))
 
@@ -149,12 +146,12 @@ class Harmonic(Potential):
         """Log partition function, ln Z = sum_i ln(2 pi T / k_i) / 2."""
         return float(0.5 * np.log(2 * np.pi * self.variance(temperature)).sum())
 
-    def sample(self, n: int, temperature: float = 1.0, seed: int = 0) -> Vector:
+    def sample(self, n: int, temperature: float = 1.0, seed: int = 0) -> Array:
         """Independent draws of exp(-U/T), (n, D)."""
         z = draw_normals(n, self.size, seed)
         return self.center + np.sqrt(self.variance(temperature)) * z
 
-    def hessian(self, q: Array) -> Vector:
+    def hessian(self, q: Array) -> Array:
         """Second derivatives, (R, D, D) or (D, D)."""
         rows, single = positions_rows(q, self.size)
         out = _diagonal(np.broadcast_to(self.stiffness, rows.shape))
@@ -240,17 +237,17 @@ class DoubleWell(Potential):
             20_001,
         )
 
-    def mean(self, temperature: float = 1.0) -> Vector:
+    def mean(self, temperature: float = 1.0) -> Array:
         """Mean position, 0 by symmetry, (D,)."""
         temperature_value(temperature)
         return np.zeros(self.size)
 
-    def variance(self, temperature: float = 1.0) -> Vector:
+    def variance(self, temperature: float = 1.0) -> Array:
         """Variance of each parameter, (D,)."""
         half = self._half(temperature)
         return np.full(self.size, half.mean(half.points**2))
 
-    def covariance(self, temperature: float = 1.0) -> Vector:
+    def covariance(self, temperature: float = 1.0) -> Array:
         """Covariance, a multiple of the identity, (D, D)."""
         return np.diag(self.variance(temperature))
 
@@ -258,23 +255,23 @@ class DoubleWell(Potential):
         """Log partition function, ln Z = D ln of the integral over one well."""
         return self.size * (math.log(2) + self._half(temperature).log_norm)
 
-    def marginal_density(self, x: Any, temperature: float = 1.0) -> Vector:
+    def marginal_density(self, x: Any, temperature: float = 1.0) -> Array:
         """Density of one parameter at ``x``, shaped as ``x``."""
         t = temperature_value(temperature)
         points = np.asarray(x, np.float64)
         norm = math.log(2) + self._half(t).log_norm
         return np.exp(-self.a * (points**2 - self.b**2) ** 2 / t - norm)
 
-    def sample(self, n: int, temperature: float = 1.0, seed: int = 0) -> Vector:
+    def sample(self, n: int, temperature: float = 1.0, seed: int = 0) -> Array:
         """Independent draws by inversion of the tabulated distribution, (n, D)."""
         u = draw_uniforms(n, 2 * self.size, seed)
         distance = self._half(temperature).quantile(u[:, : self.size])
         return np.where(u[:, self.size :] < 0.5, -distance, distance)
 
-    def _curvature(self, rows: Vector) -> Vector:
+    def _curvature(self, rows: Array) -> Array:
         return 4 * self.a * (3 * rows**2 - self.b**2)
 
-    def hessian(self, q: Array) -> Vector:
+    def hessian(self, q: Array) -> Array:
         """Second derivatives, (R, D, D) or (D, D)."""
         rows, single = positions_rows(q, self.size)
         out = _diagonal(self._curvature(rows))
@@ -339,12 +336,12 @@ class Rosenbrock(Potential):
         """JSON-able settings."""
         return {"kind": "Rosenbrock", "size": self.size, "a": self.a, "b": self.b}
 
-    def mean(self, temperature: float = 1.0) -> Vector:
+    def mean(self, temperature: float = 1.0) -> Array:
         """Mean (a, a^2 + T/2) of each pair, (D,)."""
         t = temperature_value(temperature)
         return np.tile([self.a, self.a**2 + t / 2], self.size // 2)
 
-    def covariance(self, temperature: float = 1.0) -> Vector:
+    def covariance(self, temperature: float = 1.0) -> Array:
         """Covariance of each pair on the diagonal, (D, D), with s = T/2.
 
         [[s, 2 a s], [2 a s, 2 s^2 + 4 a^2 s + s/b]].
@@ -359,7 +356,7 @@ class Rosenbrock(Potential):
         t = temperature_value(temperature)
         return self.size / 2 * math.log(math.pi * t / math.sqrt(self.b))
 
-    def sample(self, n: int, temperature: float = 1.0, seed: int = 0) -> Vector:
+    def sample(self, n: int, temperature: float = 1.0, seed: int = 0) -> Array:
         """Independent draws of exp(-U/T), (n, D)."""
         t = temperature_value(temperature)
         out = draw_normals(n, self.size, seed)
@@ -367,7 +364,7 @@ class Rosenbrock(Potential):
         out[:, 1::2] = out[:, 0::2] ** 2 + math.sqrt(t / (2 * self.b)) * out[:, 1::2]
         return out
 
-    def hessian(self, q: Array) -> Vector:
+    def hessian(self, q: Array) -> Array:
         """Second derivatives, (R, D, D) or (D, D)."""
         rows, single = positions_rows(q, self.size)
         x, y = rows[:, 0::2], rows[:, 1::2]
@@ -443,13 +440,13 @@ class Funnel(Potential):
         t = temperature_value(temperature)
         return t, (self.size - 1) * self.scale**2 * (t - 1) / 2, t * self.scale**2
 
-    def mean(self, temperature: float = 1.0) -> Vector:
+    def mean(self, temperature: float = 1.0) -> Array:
         """Mean (n s^2 (T - 1)/2, 0, ...), (D,)."""
         out = np.zeros(self.size)
         out[0] = self._neck(temperature)[1]
         return out
 
-    def covariance(self, temperature: float = 1.0) -> Vector:
+    def covariance(self, temperature: float = 1.0) -> Array:
         """Covariance, diagonal: T s^2, then T <e^v>, (D, D)."""
         t, mean, variance = self._neck(temperature)
         values = np.full(self.size, t * np.exp(mean + variance / 2))
@@ -462,7 +459,7 @@ class Funnel(Potential):
         gaussian = self.size / 2 * math.log(2 * math.pi * t) + math.log(self.scale)
         return gaussian + mean**2 / (2 * variance) - self._constant / t
 
-    def sample(self, n: int, temperature: float = 1.0, seed: int = 0) -> Vector:
+    def sample(self, n: int, temperature: float = 1.0, seed: int = 0) -> Array:
         """Independent draws of exp(-U/T), (n, D)."""
         t, mean, variance = self._neck(temperature)
         out = draw_normals(n, self.size, seed)
@@ -470,7 +467,7 @@ class Funnel(Potential):
         out[:, 1:] *= np.sqrt(t * np.exp(out[:, :1]))
         return out
 
-    def hessian(self, q: Array) -> Vector:
+    def hessian(self, q: Array) -> Array:
         """Second derivatives, (R, D, D) or (D, D)."""
         rows, single = positions_rows(q, self.size)
         narrow, x = np.exp(-rows[:, :1]), rows[:, 1:]

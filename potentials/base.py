@@ -93,8 +93,18 @@ class Potential(ABC):
         return out if np.ndim(q) == 2 else out[0]
 
     def energy_and_gradient(self, q: Array) -> tuple[Array, Array]:
-        """`energy` and `gradient` at the same positions."""
-        return self.energy(q), self.gradient(q)
+        """`energy` and `gradient` at the same positions, in one pass where possible."""
+        rows, evaluator = self._bind(q)
+        if not evaluator.full:
+            return self.energy(q), self.gradient(q)
+        xp = evaluator_xp(rows)
+        energy = xp.empty(rows.shape[0], np.float64)
+        gradient = xp.empty(rows.shape, rows.dtype)
+        evaluator.forces(rows, gradient, 0, energy)
+        xp.negative(gradient, out=gradient)
+        if np.ndim(q) == 2:
+            return energy, gradient
+        return energy[0], gradient[0]
 
     def _bind(self, q: Array) -> tuple[Array, Evaluator]:
         xp = evaluator_xp(q)
@@ -120,6 +130,9 @@ class Potential(ABC):
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k != "_bound"}
+
+    __array_ufunc__ = None
+    """Keeps NumPy numbers from spreading over a potential: ``np.float64(2) * U``."""
 
     def __add__(self, other: Potential) -> Sum:
         from mdnet.potentials.compose import Sum

@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from mdnet import random
 from mdnet.backend import Backend
@@ -25,8 +24,6 @@ from mdnet.potentials.base import Potential
 from mdnet.typing import Array, Evaluator
 
 __all__ = ["GaussianMixture", "MullerBrown"]
-
-Vector = npt.NDArray[np.float64]
 
 
 class GaussianMixture(Potential):
@@ -94,7 +91,7 @@ class GaussianMixture(Potential):
         norm = self.size / 2 * math.log(2 * math.pi)
         self._norms = np.log(self.weights) - log_widths - norm
 
-    def _deviations(self, scales: Any) -> Vector:
+    def _deviations(self, scales: Any) -> Array:
         s = finite_array("scales", scales)
         shape = self.means.shape
         if s.shape not in ((), shape[:1], shape):
@@ -106,7 +103,7 @@ class GaussianMixture(Potential):
             raise PotentialError(f"scales={scales!r}: expected values > 0")
         return np.array(np.broadcast_to(s[:, None] if s.ndim == 1 else s, shape))
 
-    def _cholesky(self, covariances: Any) -> Vector:
+    def _cholesky(self, covariances: Any) -> Array:
         c = finite_array("covariances", covariances)
         shape = (*self.means.shape, self.size)
         if c.shape != shape:
@@ -154,13 +151,13 @@ class GaussianMixture(Potential):
                 "temperature=1 only, where exp(-U) is the mixture itself"
             )
 
-    def mean(self, temperature: float = 1.0) -> Vector:
+    def mean(self, temperature: float = 1.0) -> Array:
         """Mean sum_k w_k mu_k at temperature 1, (D,)."""
         self._at_one(temperature)
         return self.weights @ self.means
 
-    def covariance(self, temperature: float = 1.0) -> Vector:
-        """Covariance sum_k w_k (Sigma_k + mu_k mu_k') - m m' at temperature 1, (D, D)."""
+    def covariance(self, temperature: float = 1.0) -> Array:
+        """Covariance sum_k w_k (S_k + mu_k mu_k') - m m' at temperature 1, (D, D)."""
         offsets = self.means - self.mean(temperature)
         within = self._factors @ np.swapaxes(self._factors, 1, 2)
         between = offsets[:, :, None] * offsets[:, None, :]
@@ -171,7 +168,7 @@ class GaussianMixture(Potential):
         self._at_one(temperature)
         return 0.0
 
-    def sample(self, n: int, temperature: float = 1.0, seed: int = 0) -> Vector:
+    def sample(self, n: int, temperature: float = 1.0, seed: int = 0) -> Array:
         """Independent draws of the mixture, (n, D)."""
         self._at_one(temperature)
         z = draw_normals(n, self.size, seed)
@@ -180,7 +177,7 @@ class GaussianMixture(Potential):
         turned = np.einsum("nij,nj->ni", self._factors[chosen], z)
         return self.means[chosen] + turned
 
-    def hessian(self, q: Array) -> Vector:
+    def hessian(self, q: Array) -> Array:
         """Second derivatives, (R, D, D) or (D, D).
 
         sum_k r_k P_k - sum_k r_k t_k t_k' + g g', with responsibilities r, pulls
@@ -204,7 +201,7 @@ class GaussianMixture(Potential):
         return np.trace(self.hessian(q), axis1=-2, axis2=-1)
 
 
-def _diagonals(values: Vector) -> Vector:
+def _diagonals(values: Array) -> Array:
     """(K, D) -> (K, D, D)."""
     return values[:, :, None] * np.eye(values.shape[1])
 
@@ -271,28 +268,28 @@ class MullerBrown(Potential):
         self.scale = positive("scale", scale)
 
     @property
-    def _constants(self) -> Vector:
+    def _constants(self) -> Array:
         table = self._TABLE.copy()
         table[0] *= self.scale
         return table
 
     @property
-    def minima(self) -> Vector:
+    def minima(self) -> Array:
         """Minima, (3, 2), from the deepest to the shallowest."""
         return self._MINIMA.copy()
 
     @property
-    def saddles(self) -> Vector:
+    def saddles(self) -> Array:
         """Saddles, (2, 2): between minima 0 and 2, and between 2 and 1."""
         return self._SADDLES.copy()
 
     @property
-    def minima_energies(self) -> Vector:
+    def minima_energies(self) -> Array:
         """Energies of the minima, (3,)."""
         return _arrays.muller_brown(np, self._MINIMA, self._constants)[0]
 
     @property
-    def saddle_energies(self) -> Vector:
+    def saddle_energies(self) -> Array:
         """Energies of the saddles, (2,)."""
         return _arrays.muller_brown(np, self._SADDLES, self._constants)[0]
 
@@ -316,7 +313,7 @@ class MullerBrown(Potential):
         z = random.normals(seed, rows, 0, random.STREAM_INITIAL, self.size)
         return self._MINIMA[0] + 0.05 * z
 
-    def _grid(self, temperature: float) -> tuple[Vector, Vector, float]:
+    def _grid(self, temperature: float) -> tuple[Array, Array, float]:
         """Points (n, 2), their probabilities (n,), and ln Z."""
         t = temperature_value(temperature)
         x, y = np.linspace(-4.0, 2.5, 1301), np.linspace(-2.0, 4.0, 1201)
@@ -327,12 +324,12 @@ class MullerBrown(Potential):
         cell = (x[1] - x[0]) * (y[1] - y[0])
         return points, weight / total, float(minus.max() + np.log(total * cell))
 
-    def mean(self, temperature: float = 1.0) -> Vector:
+    def mean(self, temperature: float = 1.0) -> Array:
         """Mean position by quadrature, (2,)."""
         points, weight, _ = self._grid(temperature)
         return weight @ points
 
-    def covariance(self, temperature: float = 1.0) -> Vector:
+    def covariance(self, temperature: float = 1.0) -> Array:
         """Covariance by quadrature, (2, 2)."""
         points, weight, _ = self._grid(temperature)
         d = points - weight @ points
@@ -342,7 +339,7 @@ class MullerBrown(Potential):
         """Log partition function by quadrature."""
         return self._grid(temperature)[2]
 
-    def hessian(self, q: Array) -> Vector:
+    def hessian(self, q: Array) -> Array:
         """Second derivatives, (R, 2, 2) or (2, 2)."""
         rows, single = positions_rows(q, self.size)
         height, a, b, c, x0, y0 = self._constants

@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from mdnet import random
 from mdnet.backend import Backend
@@ -21,14 +20,12 @@ from mdnet.potentials._checks import (
     temperature_value,
 )
 from mdnet.potentials._exact import Moment, draw_normals
-from mdnet.potentials._forms import Form, bind, constants_by_type
+from mdnet.potentials._forms import Form, Polynomial, bind, constants_by_type
 from mdnet.potentials.base import Potential
 from mdnet.potentials.minibatch import check_batch, rows
 from mdnet.typing import Array, Evaluator
 
 __all__ = ["LinearRegression", "MinibatchLinearRegression"]
-
-Vector = npt.NDArray[np.float64]
 
 
 class LinearRegression(Potential):
@@ -115,7 +112,7 @@ class LinearRegression(Potential):
     @property
     def n_data(self) -> int:
         """Number N of rows."""
-        return self.X.shape[0]
+        return int(self.X.shape[0])
 
     @property
     def constant(self) -> float:
@@ -179,9 +176,9 @@ class LinearRegression(Potential):
 
     @property
     def mean(self) -> Moment:
-        """Posterior mean m, (D,): an array; ``mean(temperature)`` is the same at all."""
+        """Posterior mean m, (D,); ``mean(temperature)`` is the same at all."""
 
-        def at(temperature: float) -> Vector:
+        def at(temperature: float) -> Array:
             temperature_value(temperature)
             return self._mean.copy()
 
@@ -191,8 +188,8 @@ class LinearRegression(Potential):
     def covariance(self) -> Moment:
         """Posterior covariance H^-1, (D, D); ``covariance(temperature)`` is T H^-1."""
 
-        def at(temperature: float) -> Vector:
-            inverse: Vector = self._inverse_lower.T @ self._inverse_lower
+        def at(temperature: float) -> Array:
+            inverse: Array = self._inverse_lower.T @ self._inverse_lower
             return temperature_value(temperature) * inverse
 
         return Moment(at)
@@ -207,13 +204,13 @@ class LinearRegression(Potential):
         """Log marginal likelihood ln p(y | X): `log_partition` at temperature 1."""
         return self.log_partition(1.0)
 
-    def sample(self, n: int, temperature: float = 1.0, seed: int = 0) -> Vector:
+    def sample(self, n: int, temperature: float = 1.0, seed: int = 0) -> Array:
         """Independent draws of exp(-U/T), (n, D)."""
         z = draw_normals(n, self.size, seed)
         root = math.sqrt(temperature_value(temperature))
         return self._mean + root * z @ self._inverse_lower
 
-    def hessian(self, q: Array) -> Vector:
+    def hessian(self, q: Array) -> Array:
         """Second derivatives H, the same everywhere, (R, D, D) or (D, D)."""
         points, single = positions_rows(q, self.size)
         if single:
@@ -243,7 +240,7 @@ class LinearRegression(Potential):
 
     def force_noise_covariance(
         self, q: Array, batch_size: int, order: str = "shuffle"
-    ) -> Vector:
+    ) -> Array:
         """Exact covariance of a minibatch force about the full force.
 
         With g_i the gradient of row i and S its covariance over the N rows (divided
@@ -304,7 +301,7 @@ class MinibatchLinearRegression(Potential):
             return _ArrayBatches(self, backend, replicas, seed)
         return _CompiledBatches(self, backend, replicas, seed)
 
-    def constants(self) -> tuple[Vector, ...]:
+    def constants(self) -> tuple[Array, ...]:
         """X, y, prior precisions (D,), [N/(n noise^2), 1/2, constant of U]."""
         full = self.full
         scale = full.n_data / (self.batch_size * full.noise**2)
@@ -329,11 +326,12 @@ class _CompiledBatches:
     """Rows drawn and forces summed by compiled kernels, one replica a task."""
 
     full = False
-    polynomial = None
+    polynomial: Polynomial | None = None
     __slots__ = (
         "_all",
         "_bound",
         "_draw",
+        "_gradient",
         "_index",
         "_kernel",
         "_keys",
@@ -354,6 +352,7 @@ class _CompiledBatches:
         self._draw, self._kernel = rows_of, linear_batch
         self._index = np.empty((replicas, model.batch_size), np.int64)
         self._spare = np.empty(replicas)
+        self._gradient = np.empty((replicas, model.size))
         n_data, order = model.full.n_data, ORDERS[model.order]
         self._keys = (order, n_data), (model.shared, *random.seed_words(seed))
         self._bound = {
@@ -369,9 +368,7 @@ class _CompiledBatches:
         self._draw(self._index, *before, call, *after)
         self._run(positions, out, self._spare if energies is None else energies)
         if energies is not None and out.dtype != np.float64:
-            # The scratch of the float64 constants has the shape of a force.
-            constants, work, _ = self._bound[np.dtype(np.float64)]
-            self._run(positions, np.empty_like(work), energies)
+            self._run(positions, self._gradient, energies)
 
     def _run(self, positions: Array, out: Array, energies: Array) -> None:
         constants, work, minus = self._bound[out.dtype]
@@ -390,7 +387,7 @@ class _ArrayBatches:
     """The same in whole-array operations of NumPy or CuPy; rows drawn on the host."""
 
     full = False
-    polynomial = None
+    polynomial: Polynomial | None = None
     __slots__ = ("_all", "_bound", "_model", "_replicas", "_seed", "_xp")
 
     def __init__(

@@ -17,7 +17,7 @@ from .physics_tools import Oscillator, readings, stationary, z_scores
 
 STEPS = np.array([0.25, 0.5, 1.0, 1.5])
 TEMPERATURES = np.array([0.25, 1.0, 4.0])
-BLOCKS, SIZE, LIMIT = 40, 500, 6.0
+BLOCKS, SIZE, LIMIT = 40, 1000, 6.0
 
 BAO_MOMENTS = {
     0.25: (0.9053, 1.0108),
@@ -94,10 +94,8 @@ def test_moments(word, precision):
     blocks = measured(getattr(integrators, word), precision)
     known = exact(word)
     assert (z_scores(blocks, known) < LIMIT).all()
-    # Negative controls: values 3% off, and those of the step h/2.
-    assert (z_scores(blocks, known * 1.03) > LIMIT).all()
-    half = exact(word) if word == "BAOA" else None
-    assert half is None or (half == 1).all()
+    # Negative control: every value off by 2%.
+    assert (z_scores(blocks, known * 1.02) > LIMIT).all()
 
 
 @pytest.mark.physics
@@ -196,10 +194,13 @@ def test_verlet_conserves_its_shadow_energy_exactly(make, shadow):
     def energy(of):
         return of(sim.state.positions, sim.state.momenta, h[:, None])
 
-    start, plain = energy(shadow), energy(lambda q, p, h: q**2 + p**2)
-    for _ in range(5):
-        sim.run(199)
+    def plain(q, p, h):
+        return q**2 + p**2
+
+    start, first, worst = energy(shadow), energy(plain), 0.0
+    for _ in range(20):
+        sim.run(37)
         np.testing.assert_allclose(energy(shadow), start, rtol=1e-12)
+        worst = np.maximum(worst, np.abs(energy(plain) / first - 1).max(1))
     # Negative control: the energy itself is off by O(h^2) and more.
-    error = np.abs(energy(lambda q, p, h: q**2 + p**2) / plain - 1).max(1)
-    assert (error > h**2 / 16).all()
+    assert (worst > h**2 / 8).all()

@@ -14,13 +14,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import get_num_threads, get_thread_id, njit, prange, types
+from numba import get_thread_id, njit, prange, types
 from numba.extending import overload
 
 from mdnet.kernels import letters
+from mdnet.kernels.fingerprint import fingerprint
 from mdnet.kernels.letters import BATH, DRIFT, FORCE, KICK, TILE
 
-__all__ = ["advance", "kinetic", "thread_count"]
+__all__ = ["advance", "kinetic"]
 
 # Contraction to FMA is welcome; reassociation would make B B differ from 2 B.
 _EXACT = {"contract", "nsz", "arcp"}
@@ -62,7 +63,7 @@ _radius32, _rotation32 = _noise["radius32"], _noise["rotation32"]
 _radius64, _rotation64 = _noise["radius64"], _noise["rotation64"]
 
 
-@njit(cache=True, error_model="numpy", fastmath=_EXACT)
+@njit(error_model="numpy", fastmath=_EXACT)
 def _bits(x, blocks, first, replica, step, word, k0, k1):  # type: ignore[no-untyped-def]
     for i in range(blocks):
         a, b, c, d = _philox(first + np.uint64(i), replica, step, word, k0, k1)
@@ -107,7 +108,7 @@ def _overload_normals(z, x, blocks):  # type: ignore[no-untyped-def]
     return double
 
 
-@njit(cache=True, error_model="numpy", fastmath=_EXACT)
+@njit(error_model="numpy", fastmath=_EXACT)
 def _fill(z, x, low, high, replica, step, stream, seed):  # type: ignore[no-untyped-def]
     blocks = (high - low + 3) // 4
     word = np.uint64(stream) + np.uint64(256) * (step >> np.uint64(32))
@@ -117,7 +118,7 @@ def _fill(z, x, low, high, replica, step, stream, seed):  # type: ignore[no-unty
     _normals(z, x, blocks)
 
 
-@njit(cache=True, error_model="numpy", fastmath=_SUMS)
+@njit(error_model="numpy", fastmath=_SUMS)
 def _twice_kinetic(p, inverse_mass):  # type: ignore[no-untyped-def]
     total = 0.0
     if inverse_mass.size == 1:
@@ -131,14 +132,14 @@ def _twice_kinetic(p, inverse_mass):  # type: ignore[no-untyped-def]
     return total
 
 
-@njit(cache=True, error_model="numpy", fastmath=_EXACT)
+@njit(error_model="numpy", fastmath=_EXACT)
 def _apply_kick(p, f, b):  # type: ignore[no-untyped-def]
     b = p.dtype.type(b)
     for j in range(p.size):
         p[j] = _kick(p[j], p.dtype.type(f[j]), b)
 
 
-@njit(cache=True, error_model="numpy", fastmath=_EXACT)
+@njit(error_model="numpy", fastmath=_EXACT)
 def _apply_drift(q, p, a, inverse_mass):  # type: ignore[no-untyped-def]
     if inverse_mass.size == 1:
         a_all = q.dtype.type(a * inverse_mass[0])
@@ -149,7 +150,7 @@ def _apply_drift(q, p, a, inverse_mass):  # type: ignore[no-untyped-def]
             q[j] = _drift(q[j], p[j], q.dtype.type(a * inverse_mass[j]))
 
 
-@njit(cache=True, error_model="numpy", fastmath=_EXACT)
+@njit(error_model="numpy", fastmath=_EXACT)
 def _apply_bath(p, z, c, s, inverse_mass):  # type: ignore[no-untyped-def]
     c = p.dtype.type(c)
     if inverse_mass.size == 1:
@@ -162,7 +163,7 @@ def _apply_bath(p, z, c, s, inverse_mass):  # type: ignore[no-untyped-def]
             p[j] = _bath(p[j], z[j], c, s_j)
 
 
-@njit(cache=True, error_model="numpy", fastmath=_EXACT)
+@njit(error_model="numpy", fastmath=_EXACT)
 def _apply_force(f, q, polynomial):  # type: ignore[no-untyped-def]
     a = f.dtype.type(polynomial[0])
     b = f.dtype.type(polynomial[1])
@@ -172,95 +173,107 @@ def _apply_force(f, q, polynomial):  # type: ignore[no-untyped-def]
         f[j] = _force(f.dtype.type(q[j]), a, b, c, d)
 
 
-@njit(parallel=True, cache=True, error_model="numpy", fastmath=_EXACT)
-def advance(  # type: ignore[no-untyped-def]
-    q,
-    p,
-    f,
-    inverse_mass,
-    codes,
-    streams,
-    later,
-    coefficients,
-    polynomial,
-    sums,
-    seed,
-    step,
-    repeats,
-    words,
-    noise,
-):
-    """Run a program ``repeats`` times over every block of every replica.
+def _compile(version: int) -> Any:
+    """Compile `advance`, whose cache entry is tied to the sources it calls."""
 
-    Parameters
-    ----------
-    q, p, f : (R, D) arrays
-        Positions, momenta, forces; changed in place.
-    inverse_mass : (1,) or (D,) float64
-    codes, streams, later : (n,) int64
-        Operation codes, noise stream of each, and whether an operation belongs to
-        the next step (1) or this one (0).
-    coefficients : (S, n, R, 2) float64
-        S is ``repeats`` for scheduled coefficients, else 1.
-    polynomial : (4,) float64
-        Coefficients of `letters.polynomial_force`, for ``FORCE`` operations.
-    sums : (4, R, tiles) float64
-        Per block: twice the kinetic energy now, the same after the last bath,
-        heat and kick work so far.
-    seed : (2,) uint64
-    step : int
-        Steps done before the first repeat.
-    repeats : int
-    words, noise : (threads, TILE)
-        Scratch of each thread: uint32 and the type of p.
-    """
-    replicas, size = q.shape
-    tiles = (size + TILE - 1) // TILE
-    for task in prange(replicas * tiles):
-        r = task // tiles
-        tile = task - r * tiles
-        low = tile * TILE
-        high = min(size, low + TILE)
-        me = get_thread_id()
-        x = words[me]
-        z = noise[me]
-        # Slices, not offsets: an index that could be negative is not vectorised.
-        q_r = q[r, low:high]
-        p_r = p[r, low:high]
-        f_r = f[r, low:high]
-        m_r = inverse_mass if inverse_mass.size == 1 else inverse_mass[low:high]
-        twice = sums[0, r, tile]
-        after = sums[1, r, tile]
-        heat = sums[2, r, tile]
-        work = sums[3, r, tile]
-        for repeat in range(repeats):
-            row = repeat if coefficients.shape[0] > 1 else 0
-            for i in range(codes.size):
-                code = codes[i]
-                c0 = coefficients[row, i, r, 0]
-                c1 = coefficients[row, i, r, 1]
-                if code == KICK:
-                    _apply_kick(p_r, f_r, c0)
-                    before = twice
-                    twice = _twice_kinetic(p_r, m_r)
-                    work += 0.5 * (twice - before)
-                elif code == DRIFT:
-                    _apply_drift(q_r, p_r, c0, m_r)
-                elif code == BATH:
-                    if c1 != 0.0:
-                        now = np.uint64(step + repeat + later[i])
-                        _fill(z, x, low, high, r, now, streams[i], seed)
-                    _apply_bath(p_r, z, c0, c1, m_r)
-                    before = twice
-                    twice = _twice_kinetic(p_r, m_r)
-                    heat += 0.5 * (twice - before)
-                    after = twice
-                elif code == FORCE:
-                    _apply_force(f_r, q_r, polynomial)
-        sums[0, r, tile] = twice
-        sums[1, r, tile] = after
-        sums[2, r, tile] = heat
-        sums[3, r, tile] = work
+    @njit(parallel=True, cache=True, error_model="numpy", fastmath=_EXACT)
+    def advance(  # type: ignore[no-untyped-def]
+        q,
+        p,
+        f,
+        inverse_mass,
+        codes,
+        streams,
+        later,
+        coefficients,
+        polynomial,
+        sums,
+        seed,
+        step,
+        repeats,
+        words,
+        noise,
+    ):
+        replicas, size = q.shape
+        tiles = (size + TILE - 1) // TILE
+        for task in prange(replicas * tiles):
+            r = task // tiles
+            tile = task - r * tiles
+            low = tile * TILE
+            high = min(size, low + TILE)
+            me = get_thread_id()
+            x = words[me]
+            z = noise[me]
+            # Slices, not offsets: an index that could be negative is not vectorised.
+            q_r = q[r, low:high]
+            p_r = p[r, low:high]
+            f_r = f[r, low:high]
+            m_r = inverse_mass if inverse_mass.size == 1 else inverse_mass[low:high]
+            twice = sums[0, r, tile]
+            after = sums[1, r, tile]
+            heat = sums[2, r, tile]
+            work = sums[3, r, tile]
+            for repeat in range(repeats):
+                row = repeat if coefficients.shape[0] > 1 else 0
+                for i in range(codes.size):
+                    code = codes[i]
+                    c0 = coefficients[row, i, r, 0]
+                    c1 = coefficients[row, i, r, 1]
+                    if code == KICK:
+                        _apply_kick(p_r, f_r, c0)
+                        before = twice
+                        twice = _twice_kinetic(p_r, m_r)
+                        work += 0.5 * (twice - before)
+                    elif code == DRIFT:
+                        _apply_drift(q_r, p_r, c0, m_r)
+                    elif code == BATH:
+                        if c1 != 0.0:
+                            now = np.uint64(step + repeat + later[i])
+                            _fill(z, x, low, high, r, now, streams[i], seed)
+                        _apply_bath(p_r, z, c0, c1, m_r)
+                        before = twice
+                        twice = _twice_kinetic(p_r, m_r)
+                        heat += 0.5 * (twice - before)
+                        after = twice
+                    elif code == FORCE:
+                        _apply_force(f_r, q_r, polynomial)
+            sums[0, r, tile] = twice
+            sums[1, r, tile] = after
+            sums[2, r, tile] = heat
+            sums[3, r, tile] = work
+        return version
+
+    return advance
+
+
+advance = _compile(fingerprint(letters))
+"""advance(q, p, f, inverse_mass, codes, streams, later, coefficients, polynomial,
+sums, seed, step, repeats, words, noise)
+
+Run a program ``repeats`` times over every block of every replica.
+
+Parameters
+----------
+q, p, f : (R, D) arrays
+    Positions, momenta, forces; changed in place.
+inverse_mass : (1,) or (D,) float64
+codes, streams, later : (n,) int64
+    Operation codes, noise stream of each, and whether an operation belongs to
+    the next step (1) or this one (0).
+coefficients : (S, n, R, 2) float64
+    S is ``repeats`` for scheduled coefficients, else 1.
+polynomial : (4,) float64
+    Coefficients of `letters.polynomial_force`, for ``FORCE`` operations.
+sums : (4, R, tiles) float64
+    Per block: twice the kinetic energy now, the same after the last bath,
+    heat and kick work so far.
+seed : (2,) uint64
+step : int
+    Steps done before the first repeat.
+repeats : int
+words, noise : (threads, TILE)
+    Scratch of each thread: uint32 and the type of p.
+"""
 
 
 @njit(parallel=True, cache=True, error_model="numpy")
@@ -274,8 +287,3 @@ def kinetic(p, inverse_mass, out):  # type: ignore[no-untyped-def]
         high = min(size, low + TILE)
         m_r = inverse_mass if inverse_mass.size == 1 else inverse_mass[low:high]
         out[r, task - r * tiles] = _twice_kinetic(p[r, low:high], m_r)
-
-
-def thread_count() -> int:
-    """Threads that Numba would use now."""
-    return int(get_num_threads())

@@ -95,7 +95,8 @@ class Engine:
 
             threads = config.NUMBA_NUM_THREADS
             self._words = np.empty((threads, TILE), np.uint32)
-            self._noise = np.empty((threads, TILE), backend.state_dtype)
+            # Zeros: a bath without noise multiplies this scratch by 0, NaN or not.
+            self._noise = np.zeros((threads, TILE), backend.state_dtype)
             self._cpu: Any = cpu
         else:
             from mdnet.kernels import cuda

@@ -73,8 +73,10 @@ def harmonic_forces(q: Any, args: Any, sign: Any, out: Any) -> None:
     blocks = (q.shape[1] + BLOCK - 1) // BLOCK
     for task in prange(q.shape[0] * blocks):
         r, first = np.int64(task) // blocks, np.int64(task) % blocks * BLOCK
-        for i in range(first, min(first + BLOCK, q.shape[1])):
-            out[r, i] = sign * k[i] * (out.dtype.type(q[r, i]) - c[i])
+        x, f = q[r, first : first + BLOCK], out[r, first : first + BLOCK]
+        stiffness, center = k[first : first + BLOCK], c[first : first + BLOCK]
+        for i in range(f.size):
+            f[i] = sign * stiffness[i] * (out.dtype.type(x[i]) - center[i])
 
 
 @_rows
@@ -99,9 +101,10 @@ def double_well_forces(q: Any, args: Any, sign: Any, out: Any) -> None:
     blocks = (q.shape[1] + BLOCK - 1) // BLOCK
     for task in prange(q.shape[0] * blocks):
         r, first = np.int64(task) // blocks, np.int64(task) % blocks * BLOCK
-        for i in range(first, min(first + BLOCK, q.shape[1])):
-            x = out.dtype.type(q[r, i])
-            out[r, i] = sign * four_a * x * (x * x - b2)
+        xs, f = q[r, first : first + BLOCK], out[r, first : first + BLOCK]
+        for i in range(f.size):
+            x = out.dtype.type(xs[i])
+            f[i] = sign * four_a * x * (x * x - b2)
 
 
 @_rows
@@ -123,9 +126,7 @@ def double_well_energies(q: Any, args: Any, partial: Any, out: Any) -> None:
 
 
 @_row
-def rosenbrock_row(
-    r: Any, q: Any, args: Any, work: Any, sign: Any, out: Any
-) -> Any:
+def rosenbrock_row(r: Any, q: Any, args: Any, work: Any, sign: Any, out: Any) -> Any:
     """Sum over pairs of ``(x - a)^2 + b (y - x^2)^2``; ``args = ([a, b],)``."""
     a, b = args[0]
     energy = a - a
@@ -172,10 +173,8 @@ def funnel(q: Any, args: Any, work: Any, sign: Any, out: Any, energies: Any) -> 
 
 
 @_row
-def muller_brown_row(
-    r: Any, q: Any, args: Any, work: Any, sign: Any, out: Any
-) -> Any:
-    """Sum over k of ``A exp(a dx^2 + b dx dy + c dy^2)``; ``args = ((6, 4) table,)``."""
+def muller_brown_row(r: Any, q: Any, args: Any, work: Any, sign: Any, out: Any) -> Any:
+    """Sum of ``A exp(a dx^2 + b dx dy + c dy^2)``; ``args = ((6, 4) table,)``."""
     table = args[0]
     x, y = out.dtype.type(q[r, 0]), out.dtype.type(q[r, 1])
     energy = x - x
@@ -227,9 +226,7 @@ def soft_minimum(r: Any, count: Any, work: Any, sign: Any, out: Any) -> Any:
 
 
 @_row
-def mixture_dense_row(
-    r: Any, q: Any, args: Any, work: Any, sign: Any, out: Any
-) -> Any:
+def mixture_dense_row(r: Any, q: Any, args: Any, work: Any, sign: Any, out: Any) -> Any:
     """Gaussian mixture; ``args = (log norms, means, precisions (K, D, D), [1/2])``."""
     norms, means, precisions, half = args
     count, size = means.shape
