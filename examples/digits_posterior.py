@@ -28,12 +28,16 @@ X = (images - images[kept].mean(axis=0)) / images[kept].std()
 
 # The loss is a potential energy: a sum over the data, minus the log prior.
 net = potentials.MLP([64, 32, 10], activation="relu")
-scales = {"0.weight": 0.1, "0.bias": 1.0, "1.weight": 1.0, "1.bias": 1.0}
+scales = {"0.weight": 0.12, "0.bias": 1.0, "1.weight": 2.0, "1.bias": 1.0}
 prior = potentials.GaussianPrior(scales)
 U = potentials.Posterior(net, "categorical", prior, data=(X[kept], labels[kept]))
 
-# Weights move as molecules do, at temperature 1, pushed by minibatch forces.
-baoab = integrators.BAOAB(dt=0.005, temperature=1.0, friction=20.0)
+# Weights move as molecules do, at temperature 1, pushed by minibatch forces; the
+# tensors that the data hold less stiffly get less mass, so that all keep pace.
+mass = np.empty(U.size)
+for name, m in {"0.weight": 1, "0.bias": 0.3, "1.weight": 0.1, "1.bias": 0.1}.items():
+    mass[U.layout[name][0]] = m
+baoab = integrators.BAOAB(dt=0.004, temperature=1.0, friction=25.0, mass=mass)
 sim = mdnet.Simulation(U.minibatch(batch_size=719), baoab, replicas=replicas, seed=0)
 sim.minimize(600)
 path = options.out / "digits_posterior.h5md"

@@ -23,7 +23,9 @@ __all__ = ["Digits", "digits", "draw", "run"]
 HIDDEN = 32
 STEPS = 14_000
 MINIMIZE = 600
-DT, FRICTION = 0.005, 20.0
+DT, FRICTION = 0.004, 25.0
+PRIOR = {"0.weight": 0.12, "0.bias": 1.0, "1.weight": 2.0, "1.bias": 1.0}
+MASS = {"0.weight": 1.0, "0.bias": 0.3, "1.weight": 0.1, "1.bias": 0.1}
 EVERY = 70
 
 
@@ -63,12 +65,18 @@ def digits(seed: int = 0) -> Digits:
 
 
 def posterior(data: tuple[np.ndarray, np.ndarray]) -> Any:
-    """Potential of a 64-32-10 ReLU network, priors scaled by fan-in at the input."""
+    """Potential of a 64-32-10 ReLU network with Gaussian priors of its own a layer."""
     net = potentials.MLP([64, HIDDEN, 10], activation="relu")
-    prior = potentials.GaussianPrior(
-        scale={"0.weight": 0.1, "0.bias": 1.0, "1.weight": 1.0, "1.bias": 1.0}
-    )
+    prior = potentials.GaussianPrior(scale=PRIOR)
     return potentials.Posterior(net, likelihood="categorical", prior=prior, data=data)
+
+
+def masses(potential: Any) -> np.ndarray:
+    """Mass of each weight: softer tensors are lighter, so that all keep pace."""
+    out = np.empty(potential.size)
+    for name, (part, _) in potential.layout.items():
+        out[part] = MASS[name]
+    return out
 
 
 def run(
@@ -101,7 +109,9 @@ def run(
     batch = len(data.train[1]) // 2
     sim = Simulation(
         potential.minibatch(batch_size=batch),
-        integrators.BAOAB(dt=DT, temperature=1.0, friction=FRICTION),
+        integrators.BAOAB(
+            dt=DT, temperature=1.0, friction=FRICTION, mass=masses(potential)
+        ),
         replicas=replicas,
         seed=seed,
         backend=backend,

@@ -204,7 +204,8 @@ class Simulation:
     def _check_stability(self) -> None:
         """Refuse a step beyond the limit where the potential knows its curvature."""
         stiffness = getattr(self.potential, "largest_stiffness", None)
-        if stiffness is None or self._evaluator.full is False:
+        known = stiffness is not None and stiffness > 0
+        if not known or self._evaluator.full is False:
             return
         least = float(np.min(self.integrator.mass))
         curvature = stiffness / least * (1 + 1e-6)  # the limit itself is beyond it
@@ -271,7 +272,7 @@ class Simulation:
         self._scalars = None
 
     def _start_ledger(self) -> None:
-        """Count heat and work from here on: the ledger begins with the first reading.
+        """Count heat and work from here on: the ledger begins with the first run.
 
         Shadow work is measured from the energy at this moment.
         """
@@ -402,7 +403,7 @@ class Simulation:
         if progress:
             listeners.append(Progress(self.state.step, target))
         try:
-            if listeners and self._baseline is None:
+            if self._baseline is None:
                 self._start_ledger()
             self._tell(listeners)
             while self.state.step < target:
@@ -586,9 +587,7 @@ class Simulation:
             "heat": s.heat,
             "kick_work": kick,
             "protocol_work": protocol,
-            "shadow_work": kick
-            + (energy - self._baseline)
-            - protocol,
+            "shadow_work": kick + (energy - self._baseline) - protocol,
         }
         self._scalars = (s.step, values)
         return values

@@ -83,6 +83,9 @@ class Stepper:
             ],
         )
         self._final = self._final_pieces(sequence)
+        # Asked for once: a property and its checks cost more than a small launch.
+        self._scheduled = bool(integrator.scheduled)
+        self._dt = np.asarray(integrator.time_step(0))[()]
         self._constant: dict[int, Array] = {}
         self._lambda = protocol(state.step) if protocol is not None else 0.0
         if protocol is not None:
@@ -134,7 +137,7 @@ class Stepper:
 
     def _coefficients(self, program: Program, step: int, repeats: int = 1) -> Array:
         """Coefficients (S, n, R, 2) of a program on the device."""
-        if not self.integrator.scheduled:
+        if not self._scheduled:
             key = id(program)
             if key not in self._constant:
                 table = self.integrator.coefficients(0, self.state.replicas)
@@ -245,13 +248,13 @@ class Stepper:
 
     def _count(self, steps: int) -> None:
         s = self.state
-        if self.integrator.scheduled:
+        if self._scheduled:
             for i in range(steps):
                 s.time = s.time + self.integrator.time_step(s.step + i)
             s.step += steps
         else:
             s.step += steps
-            s.time = s.step * np.asarray(self.integrator.time_step(0))[()]
+            s.time = s.step * self._dt
         s.forces_fresh = self._ends_fresh
 
     def _set_parameter(self, value: Any) -> None:

@@ -29,8 +29,10 @@ class OscillatorEvaluator:
             out += self.draw
 
     def energies(self, positions, out):
-        out[...] = 0.5 * self.stiffness * np.einsum(
-            "rd,rd->r", positions, positions, dtype=np.float64
+        out[...] = (
+            0.5
+            * self.stiffness
+            * np.einsum("rd,rd->r", positions, positions, dtype=np.float64)
         )
 
     def gradients(self, positions, out):

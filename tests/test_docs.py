@@ -1,4 +1,4 @@
-"""Every Python snippet of the README and of docs/, and every docstring example, runs."""
+"""Every Python snippet of the README and docs/ and every docstring example runs."""
 
 import doctest
 import importlib
@@ -46,7 +46,7 @@ def test_a_failing_snippet_would_be_seen():
         exec(code[1], {})
 
 
-def test_readme_tour_does_what_it_says(tmp_path, monkeypatch, capsys):
+def test_readme_has_one_short_tour_and_the_right_install():
     readme = (ROOT / "README.md").read_text("utf-8")
     tour = PYTHON.findall(readme)
     assert len(tour) == 1

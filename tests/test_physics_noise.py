@@ -235,9 +235,10 @@ def test_sgd_is_a_thermostat(momentum):
     T = np.trace(H @ predicted) / U.size
     rule = make.dt * np.trace(C) / (2 * (1 - momentum) * U.size)
     assert pytest.approx(rule, rel=0.15) == T
-    at_mean = U.force_noise_covariance(U.mean(), 6, "replacement")
-    textbook = (U.n_data * make.dt) * np.trace(at_mean) / (2 * U.n_data * U.size)
-    assert textbook / (1 - momentum) == pytest.approx(rule, rel=0.3)
+    gradients = U.X * ((U.X @ U.mean() - U.y) / U.noise**2)[:, None]
+    variance = gradients.var(axis=0).mean()  # of one example's, in a unit of U
+    textbook = (U.n_data * make.dt) * variance / (2 * 6)
+    assert U.n_data * textbook / (1 - momentum) == pytest.approx(rule, rel=0.3)
     _, products = measured_covariance(
         U, U.minibatch(6, order="replacement"), make, steps=600, every=40
     )
