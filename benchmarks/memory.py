@@ -70,7 +70,11 @@ def main(kind: str) -> None:
     reset_peak()
     sim.run(STEPS)
     ran = resident("VmHWM") - before
-    figures = {"parameters": target.size, "construction": made / unit, "run": ran / unit}
+    figures = {
+        "parameters": target.size,
+        "construction": made / unit,
+        "run": ran / unit,
+    }
     print(json.dumps(figures))
 
 

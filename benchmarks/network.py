@@ -135,8 +135,15 @@ def main() -> None:
             entrants = [ours("mdnet", scheme, threads=threads)]
             if scheme == "sgld":
                 entrants += [
-                    ours("mdnet, order shuffle", scheme, threads=threads, order="shuffle"),
-                    ours("mdnet, run(1) each step", scheme, threads=threads, mode="observed"),
+                    ours(
+                        "mdnet, order shuffle", scheme, threads=threads, order="shuffle"
+                    ),
+                    ours(
+                        "mdnet, run(1) each step",
+                        scheme,
+                        threads=threads,
+                        mode="observed",
+                    ),
                     ours("mdnet, force alone", scheme, threads=threads, only="force"),
                     limit("NumPy", "numpy_classifier", threads),
                     limit("the two large products in BLAS", "product_limit", threads),

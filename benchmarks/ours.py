@@ -73,7 +73,9 @@ def mdnet_harmonic(task: dict[str, Any]) -> Program:
     sim = _simulation(problem, task, potential, problem.start())
     fused = sim._stepper.fused
     if fused != (task["stiffness"] == "scalar"):
-        raise RuntimeError(f"force fused: {fused}, with a {task['stiffness']} stiffness")
+        raise RuntimeError(
+            f"force fused: {fused}, with a {task['stiffness']} stiffness"
+        )
 
     def check() -> dict[str, float]:
         q = np.asarray(sim.state.positions)

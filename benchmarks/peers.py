@@ -76,7 +76,7 @@ def _plain(problem: Any, scheme: str, gradient: Any) -> tuple[Any, Any, Any]:
                 normals(key, q),
             )
 
-        return lambda key, q: q, overdamped, lambda q: q
+        return lambda _, q: q, overdamped, lambda q: q
 
     h = problem.dt
     c = float(np.exp(-problem.friction * h))
@@ -107,13 +107,13 @@ def _blackjax(problem: Any, scheme: str, gradient: Any) -> tuple[Any, Any, Any]:
         sgld = blackjax.sgld(gradient)
         eps = problem.overdamped_dt
         return (
-            lambda key, q: sgld.init(q),
+            lambda _, q: sgld.init(q),
             lambda key, q, rows: sgld.step(key, q, rows, eps),
             lambda q: q,
         )
     sghmc = blackjax.sghmc(gradient, INNER, alpha=problem.friction)
     return (
-        lambda key, q: sghmc.init(q),
+        lambda _, q: sghmc.init(q),
         lambda key, q, rows: sghmc.step(key, q, rows, problem.dt),
         lambda q: q,
     )
@@ -132,7 +132,7 @@ def _sgmcmcjax(problem: Any, scheme: str, gradient: Any) -> tuple[Any, Any, Any]
     if scheme == "sgld":
         init, update, position = diffusions.sgld(problem.overdamped_dt)
         return (
-            lambda key, q: init(q),
+            lambda _, q: init(q),
             lambda key, s, rows: update(0, key, gradient(position(s), rows), s),
             position,
         )
@@ -144,13 +144,13 @@ def _sgmcmcjax(problem: Any, scheme: str, gradient: Any) -> tuple[Any, Any, Any]
         g = gradient(position(inner), rows)
         return after(0, key, g, inner), g
 
-    def first(key: Any, q: Any) -> Any:
+    def first(_: Any, q: Any) -> Any:
         return init(q), gradient(q, None)
 
     return first, step, lambda state: position(state[0])
 
 
-def _jax_md(problem: Any, scheme: str, gradient: Any) -> tuple[Any, Any, Any]:
+def _jax_md(problem: Any, _: str, gradient: Any) -> tuple[Any, Any, Any]:
     """``nvt_langevin`` (BAOAB); parameters are particles in one dimension."""
     from jax_md import simulate
 
@@ -164,7 +164,7 @@ def _jax_md(problem: Any, scheme: str, gradient: Any) -> tuple[Any, Any, Any]:
     )
     return (
         lambda key, q: init(key, q.reshape(-1, 1)),
-        lambda key, state, rows: apply(state),
+        lambda _key, state, _rows: apply(state),
         lambda state: state.position,
     )
 
@@ -190,7 +190,7 @@ def jax_program(task: dict[str, Any]) -> Program:
         start = jax.tree.map(lambda x: x.astype("float64"), start)
     if isinstance(problem, Harmonic):
 
-        def gradient(q: Any, rows: Any) -> Any:
+        def gradient(q: Any, _: Any) -> Any:
             return -problem.stiffness * q
     else:
         gradient = jax.grad(log_density)
@@ -354,7 +354,7 @@ def _eager(problem: Any, task: dict[str, Any], rows: Any, start: Any) -> Any:
     return step, lambda: views
 
 
-def _compiled(problem: Any, task: dict[str, Any], rows: Any, start: Any) -> Any:
+def _compiled(problem: Any, _task: dict[str, Any], _rows: Any, start: Any) -> Any:
     """The update of `_eager` as one function under ``torch.compile``."""
     import torch
 
@@ -395,9 +395,7 @@ def torch_program(task: dict[str, Any]) -> Program:
             at = torch.randint(problem.rows, (problem.batch,))
             return X[at], y[at]
 
-    step, position = _TORCH[task["library"]](
-        problem, task, rows, _torch_start(problem)
-    )
+    step, position = _TORCH[task["library"]](problem, task, rows, _torch_start(problem))
 
     def advance(n: int) -> None:
         for _ in range(n):

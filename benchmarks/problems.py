@@ -50,7 +50,9 @@ class Classifier:
     @property
     def size(self) -> int:
         """Number of weights D."""
-        return sum((a + 1) * b for a, b in zip(self.sizes, self.sizes[1:], strict=False))
+        return sum(
+            (a + 1) * b for a, b in zip(self.sizes, self.sizes[1:], strict=False)
+        )
 
     @property
     def overdamped_dt(self) -> float:

@@ -72,7 +72,8 @@ class _Process:
     def __init__(self, entrant: Entrant, seconds: float) -> None:
         task = {**entrant.task, "threads": entrant.threads, "seconds": seconds}
         threads = dict.fromkeys(POOLS, str(entrant.threads))
-        self._errors = tempfile.TemporaryFile("w+")
+        # A file, not a pipe: nobody reads it while the program runs.
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self._process = subprocess.Popen(
             [entrant.python, str(HERE / entrant.script), json.dumps(task)],
             stdin=subprocess.PIPE,

@@ -128,9 +128,7 @@ def save(
             versions |= result.versions
     lines = [f"- {key.replace('_', ' ')}: {value}" for key, value in here.items()]
     lines.append("- " + ", ".join(f"{k} {v}" for k, v in sorted(versions.items())))
-    text = "\n\n".join(
-        [f"# {title}", "\n".join(lines), *(s.table() for s in sections)]
-    )
+    text = "\n\n".join([f"# {title}", "\n".join(lines), *(s.table() for s in sections)])
     out.mkdir(parents=True, exist_ok=True)
     record = {
         "machine": here,

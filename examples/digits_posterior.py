@@ -49,7 +49,9 @@ print(run.info())
 average = analysis.predictive(run, X[held], potential=U)
 accuracy = analysis.accuracy(average, labels[held])
 likelihood = analysis.log_likelihood(average, labels[held])
-print(f"held-out accuracy {float(accuracy):.2%}, log-likelihood {float(likelihood):.4f}")
+print(
+    f"held-out accuracy {float(accuracy):.2%}, log-likelihood {float(likelihood):.4f}"
+)
 print(analysis.temperatures(run))
 plotting.report(run, options.out / "digits_posterior.png", U, X[held][:128])
 print(f"wrote {options.out / 'digits_posterior.png'}")

@@ -56,7 +56,7 @@ left, right = fig.subplots(1, 2)
 grid = np.linspace(-2, 2, 400)
 density = np.exp(log_density(grid))
 density /= density.sum() * (grid[1] - grid[0])
-for k, shade in zip((0, 3, 5, 11), (1.0, 0.7, 0.5, 0.3), strict=True):
+for k, shade in zip((0, 5, 7, 11), (1.0, 0.7, 0.5, 0.3), strict=True):
     left.hist(
         ensemble[k, :, 0],
         bins=80,

@@ -204,8 +204,7 @@ class Simulation:
     def _check_stability(self) -> None:
         """Refuse a step beyond the limit where the potential knows its curvature."""
         stiffness = getattr(self.potential, "largest_stiffness", None)
-        known = stiffness is not None and stiffness > 0
-        if not known or self._evaluator.full is False:
+        if stiffness is None or stiffness <= 0 or not self._evaluator.full:
             return
         least = float(np.min(self.integrator.mass))
         curvature = stiffness / least * (1 + 1e-6)  # the limit itself is beyond it
@@ -498,6 +497,8 @@ class Simulation:
         energy = float("nan")
         if self._scalars is not None:
             energy = float(self._scalars[1]["potential_energy"][replica])
+        elif self._baseline is not None:
+            energy = float(self._baseline[replica])
         raise DivergenceError(
             f"replica {replica} diverged by step {self.state.step}: kinetic energy "
             f"{twice[replica] / 2:.4g}, last potential energy {energy:.6g}.  "

@@ -1,4 +1,4 @@
-"""Errors users make: each raises a kind of `MdnetError` that names argument and value."""
+"""Errors users make: each raises an `MdnetError` that names argument and value."""
 
 import importlib.util
 
@@ -54,7 +54,7 @@ def posterior(X=X, y=LABELS, **settings):
 CASES = {
     # --- data and potentials
     "inputs of another width": (
-        lambda: posterior(X[:, :2]), PotentialError, r"X has shape \(20, 2\).*\(n, 3\)"),
+        lambda: posterior(X[:, :2]), PotentialError, r"X has shape \(20, 2\).*n, 3"),
     "targets of another length": (
         lambda: posterior(y=LABELS[:19]), PotentialError, r"y has shape \(19,\).*20"),
     "labels outside the classes": (
@@ -300,6 +300,7 @@ def test_a_divergence_without_reports(make):
     with pytest.raises(DivergenceError) as caught:
         simulate(U, make(dt=5.0)).run(3000)
     assert caught.value.step <= 1000
+    assert np.isfinite(caught.value.energy)
 
 
 def test_a_divergence_at_zero_temperature():

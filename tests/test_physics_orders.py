@@ -116,7 +116,7 @@ def test_shadow_hamiltonian_of_velocity_verlet(energy, order, margin):
 
 
 def test_shadow_of_the_other_verlet_is_no_shadow_here():
-    """Negative control: position Verlet has another shadow, so this one is of order 2."""
+    """Negative control: position Verlet has another one, so this stays at order 2."""
     steps = np.array([0.12, 0.09, 0.06, 0.04])
     errors = energy_spread(integrators.PositionVerlet, shadow, steps)
     assert slope(steps, errors) < 2.2
@@ -183,7 +183,7 @@ def test_an_asymmetric_word_is_not_reversible():
 
 
 def jacobian(integrator, potential, z, steps):
-    """d z' / d z by Richardson-extrapolated central differences, all columns at once."""
+    """d z' / d z by Richardson-extrapolated central differences, all at once."""
     d = z.size // 2
     width = 0.04 / 2.0 ** np.arange(4)
     shifted = z + np.einsum("s,w,ij->swij", [1, -1], width, np.eye(2 * d))

@@ -1,8 +1,8 @@
 """Relaxation of ensembles: the simulated divergence against exact curves.
 
-Walkers are replicas or, in one dimension, the parameters of one.  Bounds are 5 bootstrap
-standard errors of the estimate plus the known error of the step, so that a fresh seed
-raises a false alarm with probability below 1e-5 a curve.
+Walkers are replicas or, in one dimension, the parameters of one.  Bounds are 5
+bootstrap standard errors of the estimate plus the known error of the step, so that a
+fresh seed raises a false alarm with probability below 1e-5 a curve.
 """
 
 import numpy as np

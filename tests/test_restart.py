@@ -201,7 +201,7 @@ def test_a_schedule_of_ones_own_is_passed_again(tmp_path):
 
 @pytest.mark.parametrize("batch", [None, 10])
 def test_a_protocol_is_resumed(batch, tmp_path):
-    """The forces of a path's two ends are not in the file, and come back all the same."""
+    """The forces of a path's two ends are not in the file, and come back anyway."""
 
     def make():
         end = regression()
@@ -351,7 +351,7 @@ def test_steps_that_were_not_written_are_refused(tmp_path):
     failing = mdnet.reporters.Callback(fail, triggers.at(15))
     with pytest.raises(KeyError):
         sim.run(10, reporters=[failing])
-    with pytest.raises(TrajectoryError, match="ends at step 10 .* at step 15"):
+    with pytest.raises(TrajectoryError, match=r"ends at step 10 .* at step 15"):
         sim.run(10)
     sim = mdnet.Simulation.resume(path, potential=potentials.DoubleWell(size=1500))
     sim.run(10)

@@ -1,4 +1,4 @@
-"""The loop: what does and what does not change a bit, schedules, reporters, minimise."""
+"""The loop: what changes no bit, schedules, reporters, minimising, memory."""
 
 import subprocess
 import sys
@@ -269,6 +269,17 @@ def test_first_momenta_have_the_target_temperature(word):
     assert squares.max() > 0
     heavy = (sim.state.momenta[:, mass == 3.0].astype(float) ** 2).mean(1)
     assert (np.abs(heavy / (3 * T) - 1) < 5 * np.sqrt(4 / size)).all()
+
+
+def test_without_temperature_nothing_is_drawn():
+    """A bath at T = 0 multiplies scratch by zero, which must not hold NaN."""
+    for _ in range(20):
+        freed = [np.full((n, 1024), np.nan, np.float32) for n in range(1, 9)]
+        del freed
+        sim = simulate(potentials.Harmonic(size=900), integrators.BAOAB(0.1, 0.0))
+        assert (sim.state.momenta == 0).all()
+        sim.run(50)
+        assert np.isfinite(sim.state.positions).all()
 
 
 @pytest.mark.parametrize("precision", ["single", "mixed", "double"])
