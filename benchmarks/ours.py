@@ -107,10 +107,11 @@ def mdnet_classifier(task: dict[str, Any]) -> Program:
     sim = _simulation(problem, task, batches, start)
 
     def check() -> dict[str, float]:
-        q = np.asarray(sim.state.positions[0])
-        flat = [q[where].reshape(shape) for where, shape in full.layout.values()]
-        weights = list(zip(flat[::2], flat[1::2], strict=True))
-        return {"nll": mean_nll(weights, *problem.data())}
+        sets = []
+        for q in np.asarray(sim.state.positions):
+            flat = [q[where].reshape(shape) for where, shape in full.layout.values()]
+            sets.append(list(zip(flat[::2], flat[1::2], strict=True)))
+        return {"nll": mean_nll(sets, *problem.data())}
 
     if task.get("only") == "force":
         calls = iter(range(10**12))
@@ -185,7 +186,7 @@ def numpy_classifier(task: dict[str, Any]) -> Program:
                 w += noise * generator.standard_normal(w.shape, dtype=np.float32)
 
     def check() -> dict[str, float]:
-        return {"nll": mean_nll([(W1, b1), (W2, b2)], X, y)}
+        return {"nll": mean_nll([[(W1, b1), (W2, b2)]], X, y)}
 
     return Program(advance, check, {"numpy": np.__version__}, problem.settle)
 

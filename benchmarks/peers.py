@@ -22,8 +22,11 @@ INNER = 10  # steps that BlackJAX's SGHMC makes from one draw of the momenta
 # --- JAX --------------------------------------------------------------------------
 
 
+# A library is (init(key, q, rows), step(key, state, rows), position(state)) here.
+
+
 def _jax_target(problem: Any) -> tuple[Any, Any, Any]:
-    """(start, log density(position, rows), rows(key)) of one replica or of many."""
+    """(start, log density(position, rows), rows(key))."""
     import jax
     import jax.numpy as jnp
 
@@ -54,7 +57,6 @@ def _jax_target(problem: Any) -> tuple[Any, Any, Any]:
 def _plain(problem: Any, scheme: str, gradient: Any) -> tuple[Any, Any, Any]:
     """Hand-written SGLD, or BAOAB with its two half kicks added up."""
     import jax
-    import jax.numpy as jnp
 
     def normals(key: Any, q: Any) -> Any:
         leaves, tree = jax.tree.flatten(q)
@@ -76,7 +78,7 @@ def _plain(problem: Any, scheme: str, gradient: Any) -> tuple[Any, Any, Any]:
                 normals(key, q),
             )
 
-        return lambda _, q: q, overdamped, lambda q: q
+        return lambda _key, q, _rows: q, overdamped, lambda q: q
 
     h = problem.dt
     c = float(np.exp(-problem.friction * h))
@@ -93,8 +95,8 @@ def _plain(problem: Any, scheme: str, gradient: Any) -> tuple[Any, Any, Any]:
         both = jax.tree.map(update, q, p, gradient(q, rows), normals(key, q))
         return jax.tree.transpose(jax.tree.structure(q), None, both)
 
-    def first(key: Any, q: Any) -> Any:
-        return q, jax.tree.map(jnp.asarray, normals(key, q))
+    def first(key: Any, q: Any, _: Any) -> Any:
+        return q, normals(key, q)
 
     return first, underdamped, lambda state: state[0]
 
@@ -107,13 +109,13 @@ def _blackjax(problem: Any, scheme: str, gradient: Any) -> tuple[Any, Any, Any]:
         sgld = blackjax.sgld(gradient)
         eps = problem.overdamped_dt
         return (
-            lambda _, q: sgld.init(q),
+            lambda _key, q, _rows: sgld.init(q),
             lambda key, q, rows: sgld.step(key, q, rows, eps),
             lambda q: q,
         )
     sghmc = blackjax.sghmc(gradient, INNER, alpha=problem.friction)
     return (
-        lambda _, q: sghmc.init(q),
+        lambda _key, q, _rows: sghmc.init(q),
         lambda key, q, rows: sghmc.step(key, q, rows, problem.dt),
         lambda q: q,
     )
@@ -132,7 +134,7 @@ def _sgmcmcjax(problem: Any, scheme: str, gradient: Any) -> tuple[Any, Any, Any]
     if scheme == "sgld":
         init, update, position = diffusions.sgld(problem.overdamped_dt)
         return (
-            lambda _, q: init(q),
+            lambda _key, q, _rows: init(q),
             lambda key, s, rows: update(0, key, gradient(position(s), rows), s),
             position,
         )
@@ -144,8 +146,8 @@ def _sgmcmcjax(problem: Any, scheme: str, gradient: Any) -> tuple[Any, Any, Any]
         g = gradient(position(inner), rows)
         return after(0, key, g, inner), g
 
-    def first(_: Any, q: Any) -> Any:
-        return init(q), gradient(q, None)
+    def first(_: Any, q: Any, rows: Any) -> Any:
+        return init(q), gradient(q, rows)
 
     return first, step, lambda state: position(state[0])
 
@@ -163,7 +165,7 @@ def _jax_md(problem: Any, _: str, gradient: Any) -> tuple[Any, Any, Any]:
         center_velocity=False,
     )
     return (
-        lambda key, q: init(key, q.reshape(-1, 1)),
+        lambda key, q, _rows: init(key, q.reshape(-1, 1)),
         lambda _key, state, _rows: apply(state),
         lambda state: state.position,
     )
@@ -206,7 +208,11 @@ def jax_program(task: dict[str, Any]) -> Program:
     if isinstance(problem, Classifier) and not many:
         start = jax.tree.map(lambda x: x[0], start)
     body = jax.vmap(one) if many else one
-    first = jax.vmap(init) if many else init
+
+    def begin(key: Any, q: Any) -> Any:
+        return init(key, q, draw(key))
+
+    first = jax.vmap(begin) if many else begin
 
     def keys(key: Any) -> Any:
         return jax.random.split(key, problem.replicas) if many else key
@@ -234,8 +240,11 @@ def jax_program(task: dict[str, Any]) -> Program:
         if isinstance(problem, Harmonic):
             square = np.mean(np.square(np.asarray(q), dtype=np.float64))
             return {"configurational_temperature": problem.stiffness * float(square)}
-        q = jax.tree.map(lambda x: np.asarray(x[0] if many else x), q)
-        return {"nll": mean_nll(q, *problem.data())}
+        each = range(problem.replicas)
+        sets = [
+            jax.tree.map(lambda x: np.asarray(x[r] if many else x), q) for r in each
+        ]
+        return {"nll": mean_nll(sets, *problem.data())}
 
     names = ["jax", "jaxlib"]
     names += {"plain": [], "jax_md": ["jax-md"]}.get(task["library"], [task["library"]])
@@ -408,7 +417,7 @@ def torch_program(task: dict[str, Any]) -> Program:
             return {"configurational_temperature": problem.stiffness * float(square)}
         layers = range(len(problem.sizes) - 1)
         weights = [(q[f"W{l}"], q[f"b{l}"]) for l in layers]
-        return {"nll": mean_nll(weights, *problem.data())}
+        return {"nll": mean_nll([weights], *problem.data())}
 
     names = ["torch"] + (["posteriors"] if task["library"] == "posteriors" else [])
     found = {name: version(name) for name in names}

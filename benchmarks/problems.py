@@ -76,15 +76,19 @@ class Classifier:
         return out
 
 
-def mean_nll(weights: list[tuple[np.ndarray, np.ndarray]], X, y) -> float:
-    """Mean of -log p(y | x) of all rows, of one set of weights, in float64."""
-    a = X.astype(np.float64)
-    for l, (W, b) in enumerate(weights):
-        a = a @ W.T.astype(np.float64) + b
-        if l < len(weights) - 1:
-            a = np.maximum(a, 0)
-    a -= a.max(axis=1, keepdims=True)
-    return float(np.mean(np.log(np.exp(a).sum(1)) - a[np.arange(len(y)), y]))
+def mean_nll(sets: list[list[tuple[np.ndarray, np.ndarray]]], X, y) -> float:
+    """Mean of -log p(y | x) of all rows and sets of weights."""
+    total = 0.0
+    for weights in sets:
+        a = X
+        for l, (W, b) in enumerate(weights):
+            a = a @ W.T + b
+            if l < len(weights) - 1:
+                a = np.maximum(a, 0)
+        a = a.astype(np.float64)
+        a -= a.max(axis=1, keepdims=True)
+        total += np.mean(np.log(np.exp(a).sum(1)) - a[np.arange(len(y)), y])
+    return float(total / len(sets))
 
 
 PROBLEMS = {"harmonic": Harmonic, "classifier": Classifier}

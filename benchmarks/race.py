@@ -89,7 +89,8 @@ class _Process:
             self._process.wait()
             self._errors.seek(0)
             said = self._errors.read().strip().splitlines()
-            raise RuntimeError(said[-1] if said else "ended without a word")
+            errors = [line for line in said if "Error" in line]
+            raise RuntimeError((errors or said or ["ended without a word"])[-1])
         return json.loads(line)
 
     def ask(self, line: str) -> dict[str, Any]:

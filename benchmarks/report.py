@@ -38,14 +38,15 @@ def machine() -> dict[str, Any]:
 class Section:
     """One race and how to read it.
 
-    ``clock`` is "cpu" or "wall"; ``unit`` turns a step into what ns are counted of;
+    ``clock`` is "cpu" or "wall"; ``work`` is what a step does, in ``unit``s;
     ``reference`` is the label all ratios are taken against.
     """
 
     title: str
     text: str
     clock: str
-    unit: int
+    work: int
+    unit: str
     reference: str
     results: list[Result] = field(default_factory=list)
     extra: list[str] = field(default_factory=list)
@@ -55,11 +56,19 @@ class Section:
         found = [r for r in self.results if r.entrant.label == label and not r.failed]
         return found[0] if found else None
 
+    def per_unit(self, seconds: float) -> float:
+        """Nanoseconds a parameter, or GFLOP/s."""
+        if self.unit == "GFLOP/s":
+            return self.work / seconds * 1e-9
+        return seconds * 1e9 / self.work
+
     def table(self) -> str:
         """The section as Markdown."""
+        if not self.results:
+            return "\n\n".join(["## " + self.title, self.text, *self.extra]) + "\n"
         base = self.find(self.reference)
         names = sorted({k for r in self.results for k in r.check if k != "rss_mb"})
-        head = ["program", "threads", "ms a step", "ns", "spread", "CPU/wall"]
+        head = ["program", "threads", "ms a step", self.unit, "spread", "CPU/wall"]
         head += [name.replace("_", " ") for name in names]
         head += [f"time over “{self.reference}”"]
         rows = [head, ["---"] * len(head)]
@@ -75,7 +84,7 @@ class Section:
                     e.label + star,
                     str(e.threads),
                     f"{t * 1e3:.3f}",
-                    f"{t * 1e9 / self.unit:.2f}",
+                    f"{self.per_unit(t):.2f}",
                     f"{100 * r.spread(self.clock):.0f}%",
                     f"{r.median('cpu') / r.median('wall'):.2f}",
                     *(f"{r.check[n]:.4f}" if n in r.check else "" for n in names),
@@ -96,7 +105,8 @@ class Section:
         return {
             "title": self.title,
             "clock": self.clock,
-            "ns_of": self.unit,
+            "work_of_a_step": self.work,
+            "unit": self.unit,
             "reference": self.reference,
             "statements": self.extra,
             "programs": [

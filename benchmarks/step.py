@@ -19,6 +19,7 @@ REPLICAS = {"problem": "harmonic", "size": 10_000, "replicas": 64}
 MANY = "mdnet, force fused, many steps a launch"
 SINGLE = "mdnet, force fused, one step a launch"
 GIVEN = "mdnet, force given as an array"
+NS = "ns a parameter"
 NO_BAOAB = "SGHMC (Euler): the library has no BAOAB; not counted as a peer"
 
 
@@ -86,7 +87,7 @@ def main() -> None:
     title = "One thread: 1,000,000 float32 parameters"
     text = (
         "BAOAB, h = 0.2, friction 1, T = 1, fresh normals each step; process CPU time; "
-        "ns are those of one parameter and step.  “Many steps a launch” makes up to a "
+        "ns are those of one step.  “Many steps a launch” makes up to a "
         "thousand steps on a block of 1,024 parameters while it lies in the "
         "first-level cache, which only a force of each parameter alone allows; “one "
         "step a launch” passes over all parameters each step; “force given” reads an "
@@ -94,7 +95,7 @@ def main() -> None:
         "after each step with everything readable."
     )
     run(
-        Section(title, text, "cpu", 10**6, MANY),
+        Section(title, text, "cpu", 10**6, NS, MANY),
         [
             ours(MANY, MILLION),
             ours(SINGLE, MILLION, mode="single"),
@@ -120,6 +121,7 @@ def main() -> None:
         "The same; wall time.",
         "wall",
         10**6,
+        NS,
         MANY + ", 2 threads",
     )
     run(
@@ -155,6 +157,7 @@ def main() -> None:
             "The same; process CPU time.",
             "cpu",
             640_000,
+            NS,
             MANY,
         ),
         [
@@ -173,6 +176,7 @@ def main() -> None:
             "The same; process CPU time.",
             "cpu",
             10**7,
+            NS,
             MANY,
         ),
         [

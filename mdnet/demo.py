@@ -126,9 +126,7 @@ def run(
     single = potential.predict(sim.arrays(("positions",))["positions"], data.test[0])
     every = max(1, min(EVERY, steps // 40))
     started = time.perf_counter()
-    sim.run(
-        steps, trajectory=path, every=every, overwrite=True, progress=progress
-    )
+    sim.run(steps, trajectory=path, every=every, overwrite=True, progress=progress)
     seconds = time.perf_counter() - started
     with open_trajectory(path) as trajectory:
         found = report(trajectory, potential, data, single, folder / "demo.png")
@@ -199,7 +197,8 @@ def draw(
     """Save the demo's figure: relaxation, temperatures, and what it is unsure of."""
     labels = data.test[1]
     fig = plotting.figure(13.5, 9.5)
-    top, bottom = fig.subfigures(2, 1, height_ratios=(1.0, 1.15))
+    halves: Any = fig.subfigures(2, 1, height_ratios=(1.0, 1.15))
+    top, bottom = halves
     left, middle, right = top.subplots(1, 3)
     plotting.plot_energy(left, trajectory, average.start)
     plotting.plot_temperatures(middle, temperatures)

@@ -104,11 +104,16 @@ def laplacian(
 
 
 def largest_curvature(
-    evaluator: Evaluator, q: Array, xp: Any, iterations: int = 20, width: float = 1e-4
+    evaluator: Evaluator,
+    q: Array,
+    xp: Any,
+    inverse_mass: Array = 1.0,
+    iterations: int = 20,
+    width: float = 1e-4,
 ) -> np.ndarray:
-    """Largest eigenvalue of the Hessian of U at ``q`` by power iteration, (R,).
+    """Largest eigenvalue omega^2 of M^-1/2 H M^-1/2 at ``q`` by power iteration, (R,).
 
-    Splittings of the step are stable for dt < 2 sqrt(mass / curvature).
+    H is the Hessian of U.  Splittings of the step are stable for dt < 2 / omega.
 
     Parameters
     ----------
@@ -116,6 +121,7 @@ def largest_curvature(
         In double precision.
     q : (R, D) float64
     xp : module
+    inverse_mass : float or (D,) array
     iterations : int
         Two gradients each.
     width : float
@@ -127,11 +133,12 @@ def largest_curvature(
     )
     norm = xp.linalg.norm(v, axis=1, keepdims=True)
     forward, backward = xp.empty(q.shape), xp.empty(q.shape)
+    root = inverse_mass**0.5
     for _ in range(iterations):
         v = v / norm
-        evaluator.gradients(q + width * v, forward)
-        evaluator.gradients(q - width * v, backward)
-        v = (forward - backward) / (2 * width)
+        evaluator.gradients(q + width * root * v, forward)
+        evaluator.gradients(q - width * root * v, backward)
+        v = root * (forward - backward) / (2 * width)
         norm = xp.maximum(xp.linalg.norm(v, axis=1, keepdims=True), 1e-300)
     out = norm[:, 0]
     return out if isinstance(out, np.ndarray) else np.asarray(out.get())

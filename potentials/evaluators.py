@@ -205,7 +205,7 @@ class DenseEvaluator:
         self._rows = self._all if batch is None else tables(batch.size, batch)
         self._cost = 3 * model.size
 
-        most = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+        most = numba.config.NUMBA_NUM_THREADS
         chunks = -(-n_data // _chunk_rows(n_data))
         self._share = min(
             chunks,
