@@ -33,6 +33,13 @@ def arguments(description: str) -> argparse.Namespace:
     )
     parser.add_argument("--repeats", type=int, default=9, help="turns of each program")
     parser.add_argument("--seconds", type=float, default=1.0, help="length of a turn")
+    parser.add_argument(
+        "--quiet",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="before each turn, wait at most so long for other programs to rest",
+    )
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of results")
     parser.add_argument("--only", nargs="*", metavar="WORD", help="sections to run")
     given = parser.parse_args()

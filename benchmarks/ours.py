@@ -230,6 +230,19 @@ def product_limit(task: dict[str, Any]) -> Program:
     return Program(advance)
 
 
+def blas_limit(task: dict[str, Any]) -> Program:
+    """One large square product by NumPy's BLAS: what the cores can do at most."""
+    g = np.random.default_rng(0)
+    a, b = g.standard_normal((2, task["size"], task["size"]), dtype=np.float32)
+    c = np.empty_like(a)
+
+    def advance(n: int) -> None:
+        for _ in range(n):
+            np.matmul(a, b, out=c)
+
+    return Program(advance, dict, {"numpy": np.__version__})
+
+
 if __name__ == "__main__":
     serve(
         {
@@ -239,5 +252,6 @@ if __name__ == "__main__":
             "numpy_classifier": numpy_classifier,
             "copy_limit": copy_limit,
             "product_limit": product_limit,
+            "blas_limit": blas_limit,
         }
     )

@@ -240,10 +240,12 @@ def jax_program(task: dict[str, Any]) -> Program:
         if isinstance(problem, Harmonic):
             square = np.mean(np.square(np.asarray(q), dtype=np.float64))
             return {"configurational_temperature": problem.stiffness * float(square)}
-        each = range(problem.replicas)
-        sets = [
-            jax.tree.map(lambda x: np.asarray(x[r] if many else x), q) for r in each
-        ]
+        rows = [q]
+        if many:
+            rows = [
+                jax.tree.map(lambda x, r=r: x[r], q) for r in range(problem.replicas)
+            ]
+        sets = [jax.tree.map(np.asarray, row) for row in rows]
         return {"nll": mean_nll(sets, *problem.data())}
 
     names = ["jax", "jaxlib"]

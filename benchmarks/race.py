@@ -12,6 +12,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,8 @@ class Entrant:
     threads: int = 1
     same: bool = True
     note: str = ""
+    work: int = 0
+    """What its step does, where that is not what the others' steps do."""
 
 
 @dataclass(slots=True)
@@ -51,6 +54,8 @@ class Result:
     entrant: Entrant
     cpu: list[float] = field(default_factory=list)
     wall: list[float] = field(default_factory=list)
+    others: list[float] = field(default_factory=list)
+    """Cores that other programs of the machine used meanwhile."""
     steps: int = 0
     check: dict[str, float] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
@@ -66,6 +71,23 @@ class Result:
             return 0.0
         low, _, high = statistics.quantiles(times, n=4)
         return (high - low) / 2 / self.median(clock)
+
+
+def busy() -> float:
+    """Seconds that all cores together have worked since the start (Linux)."""
+    fields = [int(x) for x in Path("/proc/stat").read_text().split()[1:9]]
+    idle = fields[3] + fields[4]
+    return (sum(fields) - idle) / os.sysconf("SC_CLK_TCK")
+
+
+def wait_quiet(seconds: float) -> None:
+    """Wait until less than a tenth of a core is used, but no longer than this."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        start, work = time.monotonic(), busy()
+        time.sleep(0.3)
+        if busy() - work < 0.1 * (time.monotonic() - start):
+            return
 
 
 class _Process:
@@ -103,8 +125,13 @@ class _Process:
         self._errors.close()
 
 
-def race(entrants: list[Entrant], repeats: int, seconds: float) -> list[Result]:
-    """Set up every program in turn, then let them take turns ``repeats`` times."""
+def race(
+    entrants: list[Entrant], repeats: int, seconds: float, quiet: float = 0.0
+) -> list[Result]:
+    """Set up every program in turn, then let them take turns ``repeats`` times.
+
+    Before each turn, wait at most ``quiet`` seconds for other programs to rest.
+    """
     results, alive = [], []
     for entrant in entrants:
         result = Result(entrant)
@@ -122,7 +149,11 @@ def race(entrants: list[Entrant], repeats: int, seconds: float) -> list[Result]:
         print(f"  ready: {entrant.label}", file=sys.stderr)
     for _ in range(repeats):
         for result, process in alive:
+            wait_quiet(quiet)
+            before = busy()
             took = process.ask(f"run {result.steps}")
+            others = (busy() - before - took["cpu"]) / took["wall"]
+            result.others.append(max(0.0, others))
             result.cpu.append(took["cpu"] / took["steps"])
             result.wall.append(took["wall"] / took["steps"])
     for result, process in alive:

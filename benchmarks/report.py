@@ -56,11 +56,12 @@ class Section:
         found = [r for r in self.results if r.entrant.label == label and not r.failed]
         return found[0] if found else None
 
-    def per_unit(self, seconds: float) -> float:
+    def per_unit(self, r: Result) -> float:
         """Nanoseconds a parameter, or GFLOP/s."""
+        seconds, work = r.median(self.clock), r.entrant.work or self.work
         if self.unit == "GFLOP/s":
-            return self.work / seconds * 1e-9
-        return seconds * 1e9 / self.work
+            return work / seconds * 1e-9
+        return seconds * 1e9 / work
 
     def table(self) -> str:
         """The section as Markdown."""
@@ -68,7 +69,15 @@ class Section:
             return "\n\n".join(["## " + self.title, self.text, *self.extra]) + "\n"
         base = self.find(self.reference)
         names = sorted({k for r in self.results for k in r.check if k != "rss_mb"})
-        head = ["program", "threads", "ms a step", self.unit, "spread", "CPU/wall"]
+        head = [
+            "program",
+            "threads",
+            "ms a step",
+            self.unit,
+            "spread",
+            "CPU/wall",
+            "others",
+        ]
         head += [name.replace("_", " ") for name in names]
         head += [f"time over “{self.reference}”"]
         rows = [head, ["---"] * len(head)]
@@ -84,11 +93,12 @@ class Section:
                     e.label + star,
                     str(e.threads),
                     f"{t * 1e3:.3f}",
-                    f"{self.per_unit(t):.2f}",
+                    f"{self.per_unit(r):.2f}",
                     f"{100 * r.spread(self.clock):.0f}%",
                     f"{r.median('cpu') / r.median('wall'):.2f}",
+                    f"{r.median('others'):.2f}",
                     *(f"{r.check[n]:.4f}" if n in r.check else "" for n in names),
-                    f"{ratio(r, base, self.clock):.2f}" if base else "",
+                    f"{ratio(r, base, self.clock):.2f}" if base and not e.work else "",
                 ]
             )
         lines = ["| " + " | ".join(row) + " |" for row in rows]
@@ -119,6 +129,7 @@ class Section:
                     "steps_a_turn": r.steps,
                     "cpu_seconds_a_step": r.cpu,
                     "wall_seconds_a_step": r.wall,
+                    "cores_used_by_others": r.others,
                     "check": r.check,
                     "failed": r.failed,
                 }

@@ -79,7 +79,7 @@ def main() -> None:
         if not wanted(given, section.title):
             return
         print(f"{section.title}: {len(entrants)} programs", flush=True)
-        section.results = race(entrants, given.repeats, given.seconds)
+        section.results = race(entrants, given.repeats, given.seconds, given.quiet)
         statements(section, labels)
         sections.append(section)
         print(section.table(), flush=True)
@@ -190,7 +190,7 @@ def main() -> None:
         [MANY, SINGLE, GIVEN],
     )
 
-    settings = {"turns": given.repeats, "seconds_a_turn": given.seconds}
+    settings = {"turns": given.repeats, "seconds_of_a_turn": given.seconds}
     save("step", "Integrator steps", sections, settings, given.out)
 
 

@@ -21,7 +21,7 @@ from mdnet.io.writer import TrajectoryWriter
 from mdnet.triggers import Trigger, as_trigger
 from mdnet.typing import Series
 
-__all__ = ["Callback", "Memory", "Progress", "TrajectoryFile"]
+__all__ = ["Callback", "Console", "Memory", "TrajectoryFile"]
 
 
 class Callback:
@@ -135,7 +135,7 @@ class Memory:
         return len(self._steps)
 
 
-class Progress:
+class Console:
     """A bar with the time left and the live energy and temperature (means).
 
     Parameters

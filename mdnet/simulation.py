@@ -15,7 +15,7 @@ from mdnet.io import open_trajectory
 from mdnet.kernels.engine import Engine, Program, tile_count
 from mdnet.kernels.letters import BATH
 from mdnet.readings import Readings
-from mdnet.reporters import Progress, TrajectoryFile
+from mdnet.reporters import Console, TrajectoryFile
 from mdnet.state import State
 from mdnet.stepper import Stepper
 from mdnet.typing import Potential, Reporter, Schedule
@@ -236,7 +236,7 @@ class Simulation:
         self,
         steps: int,
         trajectory: str | Path | None = None,
-        every: int | Callable[[int], bool] = 10,
+        every: int | Callable[[int], bool] | None = None,
         observables_every: int | Callable[[int], bool] | None = None,
         progress: bool = False,
         reporters: Iterable[Reporter] = (),
@@ -258,8 +258,9 @@ class Simulation:
         trajectory : path, optional
             Write (or, for a simulation resumed from it or that wrote it last, go on
             with) this file; `mdnet.open` reads it.
-        every : int or trigger
-            Steps between frames.
+        every : int or trigger, optional
+            Steps between frames; 10 if not given.  A file that is continued keeps its
+            own cadences.
         observables_every : int or trigger, optional
             Steps between rows of the dense log; ``every`` if not given.  Each row
             needs the energy of all data.
@@ -282,7 +283,7 @@ class Simulation:
         DivergenceError
             The energy is no longer finite, or has exploded; the file stays valid.
         TrajectoryError
-            The file exists, or cannot be written.
+            The file exists, cannot be written, or has another cadence.
         """
         if not isinstance(steps, (int, np.integer)) or steps < 0:
             raise SchemeError(f"steps={steps!r}: expected an integer >= 0")
@@ -306,7 +307,7 @@ class Simulation:
             listeners.append(file)
         target = self.state.step + int(steps)
         if progress:
-            listeners.append(Progress(self.state.step, target))
+            listeners.append(Console(self.state.step, target))
         try:
             if self._readings.baseline is None:
                 self._readings.start()
@@ -355,19 +356,30 @@ class Simulation:
                     f"step {self.state.step}: frames between would be missing; pass "
                     "another path, or overwrite=True"
                 )
+            asked = {
+                "every": every,
+                "observables_every": observables_every,
+                "restart_every": restart_every,
+            }
+            for name, value in asked.items():
+                if value is not None and value != known[1][name]:
+                    raise TrajectoryError(
+                        f"{name}={value!r}: {known[0]} is continued and goes on at "
+                        f"{name}={known[1][name]!r}; leave {name} out, or pass another "
+                        "path"
+                    )
             file = TrajectoryFile(self, known[0], mode="a", **known[1])
             file.adopt(arrays, meta)
             return file
         if path is None:
             return None
+        every = 10 if every is None else every
+        log = every if observables_every is None else observables_every
+        slots = 100 * every if isinstance(every, int) else every
         chosen = {
             "every": every,
-            "observables_every": every
-            if observables_every is None
-            else (observables_every),
-            "restart_every": _restart_default(every)
-            if restart_every is None
-            else restart_every,
+            "observables_every": log,
+            "restart_every": slots if restart_every is None else restart_every,
             "thermometers": thermometers,
             "settings": settings,
         }
@@ -492,9 +504,3 @@ class Simulation:
         sim._stepper = sim._make_stepper()
         sim._append = (str(Path(path).resolve()), found.cadence)
         return sim
-
-
-def _restart_default(every: Any) -> Any:
-    if callable(every):
-        return every
-    return 100 * int(every)

@@ -356,3 +356,15 @@ def test_steps_that_were_not_written_are_refused(tmp_path):
     sim = mdnet.Simulation.resume(path, potential=potentials.DoubleWell(size=1500))
     sim.run(10)
     assert mdnet.open(path).steps.tolist() == [0, 10, 20]
+
+
+def test_continuing_at_another_cadence_is_refused(tmp_path):
+    path = tmp_path / "run.h5md"
+    u = potentials.Harmonic(stiffness=1.0, size=3)
+    sim = mdnet.Simulation(u, integrators.BAOAB(dt=0.1), seed=1)
+    sim.run(20, trajectory=path, every=5)
+    with pytest.raises(TrajectoryError, match="every=10.*every=5"):
+        sim.run(20, trajectory=path, every=10)
+    sim.run(20, trajectory=path, every=5)
+    with mdnet.open(path) as run:
+        assert list(run.steps) == list(range(0, 41, 5))
