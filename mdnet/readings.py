@@ -139,19 +139,7 @@ class Readings:
         return f", {limits[0]:.3g} at replica {sound[0]}"
 
     def stability_limit(self, replica: int | None = None) -> np.ndarray:
-        """Largest stable step 2 sqrt(mass/curvature) at the present positions.
-
-        Parameters
-        ----------
-        replica : int, optional
-            One replica; all if not given.
-
-        Returns
-        -------
-        (R,) or (1,) float64
-            In the time unit of ``dt`` of the words of `integrators.langevin` and
-            `integrators.hamiltonian`.
-        """
+        """See `mdnet.Simulation.stability_limit`."""
         rows = slice(None) if replica is None else slice(replica, replica + 1)
         q = self.state.positions[rows].astype(np.float64)
         double = _backend.Backend(
@@ -173,11 +161,7 @@ class Readings:
         return self.backend.to_host(out)
 
     def scalars(self) -> dict[str, np.ndarray]:
-        """Energies, temperatures and ledger at the present step, (R,) each.
-
-        ``layer_kinetic_temperature`` is (R, L).  Kinetic temperatures are read just
-        after the last bath of the step.
-        """
+        """See `mdnet.Simulation.scalars`."""
         s = self.state
         if self._scalars is not None and self._scalars[0] == s.step:
             return self._scalars[1]
@@ -206,19 +190,7 @@ class Readings:
         return values
 
     def thermometers(self, reference: Any) -> dict[str, np.ndarray]:
-        """Configurational and virial readings of each tensor, from all data.
-
-        Parameters
-        ----------
-        reference : Reference
-            Keeps the centre of the virial; see `mdnet.reporters`.
-
-        Returns
-        -------
-        dict
-            ``gradient_square``, ``laplacian``, ``virial`` (R, L);
-            ``configurational_temperature``, ``virial_temperature`` (R,).
-        """
+        """See `mdnet.Simulation.thermometers`."""
         xp, s = self.backend.xp, self.state
         if self._double is None:
             self._double = self._evaluator

@@ -91,7 +91,7 @@ def test_appending_needs_the_same_parameters(tmp_path, data):
         ({"mode": "r"}, "expected 'x', 'w' or 'a'"),
         ({"mass": -1.0}, "positive"),
         ({"mass": np.ones(4)}, "positive number or 11"),
-        ({"config": {"f": object()}}, "JSON"),
+        ({"config": {"f": ...}}, "JSON"),
         ({"block_bytes": 0}, "block_bytes"),
         ({"path": "nowhere/run.h5md"}, "cannot be created"),
     ],
