@@ -38,7 +38,7 @@ def arguments(description: str) -> argparse.Namespace:
         type=float,
         default=0.0,
         metavar="SECONDS",
-        help="before each turn, wait at most so long for other programs to rest",
+        help="before a turn by wall time, wait at most so long for others to rest",
     )
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of results")
     parser.add_argument("--only", nargs="*", metavar="WORD", help="sections to run")

@@ -115,16 +115,22 @@ def memory_section() -> Section:
 def main() -> None:
     """Run every section and save the tables."""
     given = arguments(__doc__ or "")
-    sections = []
+    sections: list[Section] = []
+    settings = {"turns": given.repeats, "seconds_of_a_turn": given.seconds}
+
+    def finish(section: Section) -> None:
+        sections.append(section)
+        print(section.table(), flush=True)
+        save("network", "Network steps", sections, settings, given.out)
 
     def run(section: Section, entrants: list[Entrant]) -> None:
         if not wanted(given, section.title):
             return
         print(f"{section.title}: {len(entrants)} programs", flush=True)
-        section.results = race(entrants, given.repeats, given.seconds, given.quiet)
+        quiet = given.quiet if section.clock == "wall" else 0.0
+        section.results = race(entrants, given.repeats, given.seconds, quiet)
         statement(section, "mdnet")
-        sections.append(section)
-        print(section.table(), flush=True)
+        finish(section)
 
     text = (
         "784-100-10 relu, 10,000 rows float32, batches of 500 drawn with replacement, "
@@ -171,10 +177,7 @@ def main() -> None:
         [ours("mdnet", "sgld", REPLICAS, 2), *peers(given, "sgld", REPLICAS, 2)],
     )
     if wanted(given, "memory"):
-        sections.append(memory_section())
-        print(sections[-1].table(), flush=True)
-    settings = {"turns": given.repeats, "seconds_of_a_turn": given.seconds}
-    save("network", "Network steps", sections, settings, given.out)
+        finish(memory_section())
 
 
 if __name__ == "__main__":

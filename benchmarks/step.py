@@ -56,7 +56,13 @@ def peers(given, problem: dict[str, Any], threads: int = 1) -> list[Entrant]:
 
 
 def statements(section: Section, labels: list[str]) -> None:
-    """Say how the labels of mdnet compare with the fastest peers."""
+    """Say how mdnet compares with the fastest peers, and two threads with one."""
+    for label in (MANY, SINGLE, GIVEN):
+        one, two = (section.find(f"{label}, {n}") for n in ("1 thread", "2 threads"))
+        if one and two:
+            section.extra.append(
+                f"{label}: two threads are {ratio(one, two, 'wall'):.2f} times one."
+            )
     for label in labels:
         mine = section.find(label)
         for framework in ("JAX", "PyTorch"):
@@ -73,16 +79,22 @@ def statements(section: Section, labels: list[str]) -> None:
 def main() -> None:
     """Run every section and save the tables."""
     given = arguments(__doc__ or "")
-    sections = []
+    sections: list[Section] = []
+    settings = {"turns": given.repeats, "seconds_of_a_turn": given.seconds}
+
+    def finish(section: Section) -> None:
+        sections.append(section)
+        print(section.table(), flush=True)
+        save("step", "Integrator steps", sections, settings, given.out)
 
     def run(section: Section, entrants: list[Entrant], labels: list[str]) -> None:
         if not wanted(given, section.title):
             return
         print(f"{section.title}: {len(entrants)} programs", flush=True)
-        section.results = race(entrants, given.repeats, given.seconds, given.quiet)
+        quiet = given.quiet if section.clock == "wall" else 0.0
+        section.results = race(entrants, given.repeats, given.seconds, quiet)
         statements(section, labels)
-        sections.append(section)
-        print(section.table(), flush=True)
+        finish(section)
 
     title = "One thread: 1,000,000 float32 parameters"
     text = (
@@ -144,13 +156,6 @@ def main() -> None:
         ],
         [f"{label}, 2 threads" for label in (MANY, SINGLE, GIVEN)],
     )
-    for label in (MANY, SINGLE, GIVEN):
-        one, two = (section.find(f"{label}, {n}") for n in ("1 thread", "2 threads"))
-        if one and two:
-            section.extra.append(
-                f"{label}: two threads are {ratio(one, two, 'wall'):.2f} times one."
-            )
-
     run(
         Section(
             "One thread: 64 replicas of 10,000 float32 parameters",
@@ -189,9 +194,6 @@ def main() -> None:
         ],
         [MANY, SINGLE, GIVEN],
     )
-
-    settings = {"turns": given.repeats, "seconds_of_a_turn": given.seconds}
-    save("step", "Integrator steps", sections, settings, given.out)
 
 
 if __name__ == "__main__":
