@@ -155,7 +155,7 @@ def test_compiles_for_hopper(name, precision):
 def test_missing_device_names_the_extra():
     if not MISSING:
         pytest.skip("a device is there")
-    with pytest.raises(BackendError, match="extra|driver"):
+    with pytest.raises(BackendError, match=r"extra|driver"):
         backend.resolve("cuda")
     assert backend.resolve("auto").name == "cpu"
     assert [d["kind"] for d in backend.devices()] == ["cpu", "cuda"]

@@ -14,7 +14,9 @@ def found(tmp_path_factory):
     """Three seeds, each a shorter run than the command's own."""
     folder = tmp_path_factory.mktemp("demo")
     return folder, [
-        demo.run(replicas=8, steps=5000, out=folder / str(seed), seed=seed, progress=False)
+        demo.run(
+            replicas=8, steps=5000, out=folder / str(seed), seed=seed, progress=False
+        )
         for seed in range(3)
     ]
 

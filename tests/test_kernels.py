@@ -37,9 +37,7 @@ def make(b, inverse, operations, polynomial=(0.1, 1.0, 0.0, 0.2), seed=9):
 
 def advance(eng, program, arrays, table, step, repeats=1):
     q, p, f, sums = arrays
-    eng.advance(
-        program, q, p, f, table[:, program.columns].copy(), sums, step, repeats
-    )
+    eng.advance(program, q, p, f, table[:, program.columns].copy(), sums, step, repeats)
 
 
 def advance_reference(eng, program, arrays, table, step, repeats=1):

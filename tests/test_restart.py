@@ -363,7 +363,7 @@ def test_continuing_at_another_cadence_is_refused(tmp_path):
     u = potentials.Harmonic(stiffness=1.0, size=3)
     sim = mdnet.Simulation(u, integrators.BAOAB(dt=0.1), seed=1)
     sim.run(20, trajectory=path, every=5)
-    with pytest.raises(TrajectoryError, match="every=10.*every=5"):
+    with pytest.raises(TrajectoryError, match=r"every=10.*every=5"):
         sim.run(20, trajectory=path, every=10)
     sim.run(20, trajectory=path, every=5)
     with mdnet.open(path) as run:

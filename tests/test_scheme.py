@@ -1,5 +1,7 @@
 """Words: reading, printing, and the properties derived from them."""
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -57,16 +59,14 @@ def test_shares_by_letter_count():
     )
 
 
-@given(
-    st.text("ABO", min_size=2, max_size=12).filter(lambda w: "A" in w and "B" in w)
-)
+@given(st.text("ABO", min_size=2, max_size=12).filter(lambda w: "A" in w and "B" in w))
 def test_print_and_parse_round_trip(word):
     s = scheme.parse(word)
     assert scheme.parse(str(s)) == s
     for letter in set(word):
         total = sum(share for name, share in s.operations if name == letter)
         assert total == pytest.approx(1, abs=1e-12)
-    assert all(a[0] != b[0] for a, b in zip(s.operations, s.operations[1:]))
+    assert all(a[0] != b[0] for a, b in itertools.pairwise(s.operations))
     assert s.force_calls >= 1
 
 
