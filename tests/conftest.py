@@ -8,7 +8,6 @@ import os
 
 os.environ.setdefault("NUMBA_NUM_THREADS", "4")
 os.environ.setdefault("MPLBACKEND", "Agg")
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # test processes share the cores
 
 import numba
 import pytest
