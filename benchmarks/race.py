@@ -108,11 +108,11 @@ class _Process:
     def answer(self) -> dict[str, Any]:
         line = self._process.stdout.readline()
         if not line:
-            self._process.wait()
+            status = self._process.wait()  # negative: the signal that ended it
             self._errors.seek(0)
             said = self._errors.read().strip().splitlines()
             errors = [line for line in said if "Error" in line]
-            raise RuntimeError((errors or said or ["ended without a word"])[-1])
+            raise RuntimeError((errors or said or [f"ended with status {status}"])[-1])
         return json.loads(line)
 
     def ask(self, line: str) -> dict[str, Any]:
