@@ -100,7 +100,7 @@ def main() -> None:
     text = (
         "BAOAB, h = 0.2, friction 1, T = 1, fresh normals each step; process CPU time; "
         "ns are those of one step.  “Many steps a launch” makes up to a "
-        "thousand steps on a block of 1,024 parameters while it lies in the "
+        "thousand steps on a block of 2,048 parameters while it lies in the "
         "first-level cache, which only a force of each parameter alone allows; “one "
         "step a launch” passes over all parameters each step; “force given” reads an "
         "array that the potential wrote before, as with a network; “run(1)” stops "

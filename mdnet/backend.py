@@ -28,6 +28,9 @@ PRECISIONS: dict[str, tuple[str, str]] = {
 """precision -> (type of q and p, type of the forces)."""
 
 
+_LINE = 64  # bytes of a cache line
+
+
 @dataclass(frozen=True, slots=True)
 class Backend:
     """An array module, a device and a precision.
@@ -43,12 +46,15 @@ class Backend:
         arrays and runs the CUDA kernels on them.
     simulated : bool
         Whether the CUDA kernels run in Numba's simulator.
+    matmul : {"float32", "tf32", "bf16"}
+        Arithmetic of float32 matrix products on a CUDA device; see ``docs/gpu.md``.
     """
 
     name: Literal["cpu", "cuda"]
     precision: Literal["single", "mixed", "double"]
     xp: Any
     simulated: bool = False
+    matmul: Literal["float32", "tf32", "bf16"] = "float32"
 
     @property
     def state_dtype(self) -> np.dtype[Any]:
@@ -63,6 +69,19 @@ class Backend:
     def asarray(self, x: Any, dtype: Any = None) -> Array:
         """Bring ``x`` to the device as a C-contiguous array."""
         return self.xp.ascontiguousarray(self.xp.asarray(x, dtype=dtype))
+
+    def zeros(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        """Zeros on the device; on the host their first byte starts a cache line.
+
+        NumPy's own arrays start 16 bytes into one, so that every full vector of a
+        loop over them would touch two.
+        """
+        if self.xp is not np:
+            return self.xp.zeros(shape, dtype)
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        room = np.zeros(size + _LINE, np.uint8)
+        first = -room.ctypes.data % _LINE
+        return room[first : first + size].view(dtype).reshape(shape)
 
     def to_host(self, x: Array) -> np.ndarray[Any, Any]:
         """Bring ``x`` to the host as a NumPy array (no copy if it is there)."""

@@ -1,8 +1,11 @@
 """Counter-based random numbers: Philox-4x32-10 and Box-Muller normals.
 
 A draw is a pure function of (seed, replica, step, stream, parameter), so threads,
-chunks, restarts and devices change nothing.  Parameter ``j`` reads lane ``j % 4`` of
-counter block ``j // 4``.
+chunks, restarts and devices change nothing.  Parameters are taken in tiles of 2048.
+Of a tile that begins at parameter ``t`` and holds ``n`` (2048, or fewer at the end),
+parameter ``t + w`` reads lane ``w // m`` of counter block ``t // 4 + w % m``, with
+``m = ceil(n / 4)``: neighbours have neighbouring counters, so that neither a vector
+unit nor a GPU has to shuffle.
 
 Layout of a counter: ``(block, replica, step mod 2^32, stream + 256 (step div 2^32))``;
 the key is the 64-bit seed.  The scalar functions are plain Python: `mdnet.kernels`
@@ -19,6 +22,7 @@ doi:10.1214/aoms/1177706645.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -32,6 +36,7 @@ __all__ = [
     "STREAM_MOMENTA",
     "STREAM_NOISE",
     "STREAM_PROBE",
+    "TILE",
     "bits",
     "normals",
     "seed_words",
@@ -48,7 +53,9 @@ _M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _W0, _W1 = 0x9E3779B9, 0xBB67AE85
 _MASK = np.uint64(0xFFFFFFFF)
 _SHIFT = np.uint64(32)
-_BLOCK = 1 << 16
+TILE = 2048
+"""Parameters whose counters are numbered together."""
+_BLOCK = 64 * TILE
 
 
 def seed_words(seed: int) -> tuple[int, int]:
@@ -106,20 +113,42 @@ def bits(
         (size,) or (R, size) uint32.
     """
     rows = np.atleast_1d(np.asarray(replica))
-    out = _words(seed, rows, step, stream, 0, -(-size // 4))[:, :size]
+    out = np.empty((rows.size, size), np.uint32)
+    for low, count, part in _tiles(out):
+        words = _words(seed, rows, step, stream, low // 4, count)
+        _by_lane(words, part)
     return out if np.ndim(replica) else out[0]
+
+
+def _tiles(out: npt.NDArray[Any]) -> Iterator[tuple[int, int, npt.NDArray[Any]]]:
+    """Runs of equal tiles of ``out``: start, counter blocks, view (R, tiles, n)."""
+    rows, size = out.shape
+    whole = size // TILE * TILE
+    for low in range(0, whole, _BLOCK):  # in pieces: the words take ten times the room
+        high = min(low + _BLOCK, whole)
+        yield low, (high - low) // 4, out[:, low:high].reshape(rows, -1, TILE)
+    if size > whole:
+        count = -(-(size - whole) // 4)
+        yield whole, count, out[:, whole:].reshape(rows, 1, -1)
+
+
+def _by_lane(values: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:
+    """Lay numbers (R, blocks, 4) of counters out as (R, tiles, parameters)."""
+    rows, tiles, size = out.shape
+    lanes = values.reshape(rows, tiles, -1, 4).swapaxes(2, 3)
+    out[...] = lanes.reshape(rows, tiles, -1)[:, :, :size]
 
 
 def _words(
     seed: int, rows: Any, step: int, stream: int, first: int, blocks: int
 ) -> npt.NDArray[np.uint32]:
-    """Words (R, 4 blocks) of counter blocks first, first + 1, ..."""
+    """Words (R, blocks, 4) of counter blocks first, first + 1, ..."""
     counter = np.empty((rows.size, blocks, 4), np.uint32)
     counter[..., 0] = np.arange(first, first + blocks, dtype=np.uint32)
     counter[..., 1] = rows[:, None]
     counter[..., 2] = step & 0xFFFFFFFF
     counter[..., 3] = stream + 256 * (step >> 32)
-    return philox(counter, seed_words(seed)).reshape(rows.size, -1)
+    return philox(counter, seed_words(seed))
 
 
 def uniforms(
@@ -140,9 +169,10 @@ def normals(
 ) -> npt.NDArray[Any]:
     """Standard normals for parameters 0..size-1; arguments as `bits`.
 
-    Words (x0, x1) give ``sqrt(-2 ln u) (cos a, sin a)`` with ``u = (x0 + 1/2) 2^-32``
-    and the angle ``a`` of the quadrant ``x1 >> 30`` plus an offset in (-pi/4, pi/4)
-    from the other thirty bits.  The largest value is sqrt(66 ln 2) = 6.76.
+    Words (x0, x1) of a counter give ``sqrt(-2 ln u) (cos a, sin a)`` with
+    ``u = (x0 + 1/2) 2^-32`` and the angle ``a`` of the quadrant ``x1 >> 30`` plus an
+    offset in (-pi/4, pi/4) from the other thirty bits.  The largest value is
+    sqrt(66 ln 2) = 6.76.
 
     Examples
     --------
@@ -151,13 +181,12 @@ def normals(
     """
     rows = np.atleast_1d(np.asarray(replica))
     out = np.empty((rows.size, size), dtype)
-    for low in range(0, size, _BLOCK):  # in pieces: the words take ten times the room
-        part = out[:, low : low + _BLOCK]
-        words = _words(seed, rows, step, stream, low // 4, -(-part.shape[1] // 4))
+    for low, count, part in _tiles(out):
+        words = _words(seed, rows, step, stream, low // 4, count)
         x0, x1 = words[..., 0::2], words[..., 1::2]
         radius = np.sqrt(-2.0 * np.log((x0.astype(np.float64) + 0.5) * 2.0**-32))
         offset = (x1 & np.uint32(0x3FFFFFFF)).astype(np.float64) - 2.0**29 + 0.5
         angle = (np.pi / 2) * (offset * 2.0**-30 + (x1 >> np.uint32(30)))
         pair = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-1)
-        part[...] = pair.reshape(rows.size, -1)[:, : part.shape[1]]
+        _by_lane(pair.reshape(words.shape), part)
     return out if np.ndim(replica) else out[0]

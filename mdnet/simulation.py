@@ -12,7 +12,7 @@ from mdnet import backend as _backend
 from mdnet import checks, random, restart, schedules
 from mdnet.errors import PotentialError, SchemeError, TrajectoryError
 from mdnet.io import open_trajectory
-from mdnet.kernels.engine import Engine, Program, tile_count
+from mdnet.kernels.engine import Engine, Program
 from mdnet.kernels.letters import BATH
 from mdnet.readings import Readings
 from mdnet.reporters import Console, TrajectoryFile
@@ -102,16 +102,19 @@ class Simulation:
         inverse = 1.0 / np.atleast_1d(np.asarray(integrator.mass, np.float64))
         self._inverse_mass = self.backend.asarray(inverse)
         self._engine = Engine(
-            self.backend, self._inverse_mass, self.seed, self._evaluator.polynomial
+            self.backend, self._inverse_mass, self.seed, d, self._evaluator.polynomial
         )
         dtype = self.backend.state_dtype
-        begin = checks.start(potential, self.replicas, self.seed, positions)
+        place = self.backend.zeros((self.replicas, d), dtype)
+        place[...] = self.backend.asarray(
+            checks.start(potential, self.replicas, self.seed, positions)
+        )
         self.state = State(
             backend=self.backend,
-            positions=self.backend.asarray(begin, dtype).copy(),
-            momenta=xp.zeros((self.replicas, d), dtype),
-            forces=xp.zeros((self.replicas, d), self.backend.force_dtype),
-            sums=xp.zeros((4, self.replicas, tile_count(d)), np.float64),
+            positions=place,
+            momenta=self.backend.zeros((self.replicas, d), dtype),
+            forces=self.backend.zeros((self.replicas, d), self.backend.force_dtype),
+            sums=xp.zeros((4, self.replicas, self._engine.tiles), np.float64),
             time=0.0,
             protocol_work=np.zeros(self.replicas),
         )
@@ -149,8 +152,8 @@ class Simulation:
         """Draw momenta from the Maxwell-Boltzmann law at the target temperature."""
         program = Program.build(self.backend, [(BATH, 0, random.STREAM_MOMENTA, 0)])
         temperature = self.integrator.target_temperature(self.state.step)
-        table = np.zeros((1, 1, self.replicas, 2))
-        table[0, 0, :, 1] = np.sqrt(np.asarray(temperature))
+        table = np.zeros((1, 1, self.replicas, self._engine.group_count, 2))
+        table[..., 1] = np.sqrt(np.reshape(temperature, (-1, 1)))
         s = self.state
         self._engine.advance(
             program,
@@ -314,7 +317,9 @@ class Simulation:
             self._tell(listeners)
             while self.state.step < target:
                 step = self.state.step + 1
-                last = min(target, self.state.step + _CHECK_EVERY)
+                # At multiples, so that a resumed run makes the same launches.
+                check = (self.state.step // _CHECK_EVERY + 1) * _CHECK_EVERY
+                last = min(target, check)
                 while step < last and not any(r.due(step) for r in listeners):
                     step += 1
                 self._stepper.advance(step - self.state.step, self._readings.probe)

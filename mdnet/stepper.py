@@ -135,18 +135,26 @@ class Stepper:
             if kind != "run" or ops
         ]
 
+    def _table(self, step: int) -> np.ndarray:
+        """Coefficients (n, R, G, 2) of all operations of the step after ``step``."""
+        table = self.integrator.coefficients(step, self.state.replicas)
+        if table.ndim == 3:
+            table = table[:, :, None]
+        groups = self.engine.group_count
+        return np.broadcast_to(table, (*table.shape[:2], groups, 2))
+
     def _coefficients(self, program: Program, step: int, repeats: int = 1) -> Array:
-        """Coefficients (S, n, R, 2) of a program on the device."""
+        """Coefficients (S, n, R, G, 2) of a program on the device."""
         if not self._scheduled:
             key = id(program)
             if key not in self._constant:
-                table = self.integrator.coefficients(0, self.state.replicas)
+                table = self._table(0)
                 self._constant[key] = self.backend.asarray(
                     table[program.columns][None], np.float64
                 )
             return self._constant[key]
         tables = [
-            self.integrator.coefficients(step + i, self.state.replicas)
+            self._table(step + i)
             for i in range(repeats + int(program.shifts.max(initial=0)))
         ]
         rows = [

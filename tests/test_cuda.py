@@ -58,13 +58,13 @@ def launch(name, precision, size, repeats):
     rng = np.random.default_rng(4)
     q, p = rng.standard_normal((2, 2, size)).astype(b.state_dtype)
     f = rng.standard_normal((2, size)).astype(b.force_dtype)
-    table = np.zeros((1, 3, 2, 2))
-    table[:, 0, :, 0], table[:, 1, :, 0] = 0.1, 0.15
-    table[:, 2, :, 0], table[:, 2, :, 1] = 0.8, 0.6 * np.array([1, 2])
+    table = np.zeros((1, 3, 2, 1, 2))
+    table[:, 0, ..., 0], table[:, 1, ..., 0] = 0.1, 0.15
+    table[:, 2, ..., 0], table[:, 2, :, 0, 1] = 0.8, 0.6 * np.array([1, 2])
     arrays = [b.asarray(x) for x in (q, p, f)]
-    sums = b.asarray(np.zeros((4, 2, engine.tile_count(size))))
     inverse = b.asarray(rng.uniform(0.5, 2, size))
-    made = engine.Engine(b, inverse, 2**40 + 1, (0.1, 1.0, 0.0, 0.2))
+    made = engine.Engine(b, inverse, 2**40 + 1, size, (0.1, 1.0, 0.0, 0.2))
+    sums = b.asarray(np.zeros((4, 2, made.tiles)))
     program = engine.Program.build(b, PROGRAM)
     coefficients = b.asarray(table[:, program.columns])
     made.kinetic(arrays[1], sums[0])
@@ -76,7 +76,7 @@ def launch(name, precision, size, repeats):
 @pytest.mark.parametrize(
     ("precision", "tolerance"), [("single", 3e-6), ("mixed", 1e-6), ("double", 1e-13)]
 )
-@pytest.mark.parametrize("size", [3, 1030])
+@pytest.mark.parametrize("size", [3, 2060])
 def test_kernel_equals_cpu(precision, tolerance, size):
     """One scalar source: both compilations agree to rounding, across a 2^32nd step."""
     mine = launch("cuda", precision, size, 2)

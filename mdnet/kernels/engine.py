@@ -16,12 +16,29 @@ from mdnet.backend import Backend
 from mdnet.kernels.letters import TILE
 from mdnet.typing import Array
 
-__all__ = ["Engine", "Program", "tile_count"]
+__all__ = ["Engine", "Program", "blocks"]
 
 
-def tile_count(size: int) -> int:
-    """Blocks of parameters a replica is cut into."""
-    return -(-size // TILE)
+def blocks(size: int, bounds: Any = None) -> tuple[np.ndarray, np.ndarray]:
+    """Where blocks of parameters begin, and the group that each belongs to.
+
+    Parameters
+    ----------
+    size : int
+        Parameters D.
+    bounds : (G + 1,) int, optional
+        Where each group begins; one group of all if not given.  No block crosses a
+        multiple of ``TILE``, nor a bound.
+
+    Returns
+    -------
+    edges : (tiles + 1,) int64
+    groups : (tiles,) int64
+    """
+    limits = np.array([0, size] if bounds is None else bounds, np.int64)
+    edges = np.union1d(np.arange(0, size, TILE), limits).astype(np.int64)
+    groups = np.searchsorted(limits, edges[:-1], side="right") - 1
+    return edges, groups.astype(np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +88,20 @@ class Engine:
     inverse_mass : (1,) or (D,) float64
         On the device.
     seed : int
+    size : int
+        Parameters D.
     polynomial : (4,) float64 or None
         Coefficients of a fused polynomial force.
+    bounds : (G + 1,) int, optional
+        Groups of parameters with coefficients of their own; see `blocks`.
+
+    Attributes
+    ----------
+    edges, groups : arrays
+        On the device; see `blocks`.
+    tiles, group_count : int
+    cuda : Steps
+        On a CUDA device only; see `mdnet.kernels.cuda_steps`.
     """
 
     def __init__(
@@ -80,7 +109,9 @@ class Engine:
         backend: Backend,
         inverse_mass: Array,
         seed: int,
+        size: int,
         polynomial: Any = None,
+        bounds: Any = None,
     ) -> None:
         self.backend = backend
         self.inverse_mass = inverse_mass
@@ -88,24 +119,23 @@ class Engine:
         self._polynomial = backend.asarray(
             np.zeros(4) if polynomial is None else np.asarray(polynomial, np.float64)
         )
+        edges, groups = blocks(size, bounds)
+        self.tiles, self.group_count = groups.size, int(groups[-1]) + 1
+        self.edges, self.groups = backend.asarray(edges), backend.asarray(groups)
         if backend.name == "cpu":
             from numba import config
 
             from mdnet.kernels import cpu
 
             threads = config.NUMBA_NUM_THREADS
-            self._words = np.empty((threads, TILE), np.uint32)
+            self._words = backend.zeros((threads, 4, TILE // 4), np.uint32)
             # Zeros: a bath without noise multiplies this scratch by 0, NaN or not.
-            self._noise = np.zeros((threads, TILE), backend.state_dtype)
+            self._normals = backend.zeros((threads, TILE), backend.state_dtype)
             self._cpu: Any = cpu
         else:
-            from mdnet.kernels import cuda
+            from mdnet.kernels.cuda_steps import Steps
 
-            single = backend.precision == "single"
-            force32 = backend.precision != "double"
-            self._threads = cuda.THREADS
-            self._advance = cuda.kernel("advance", single, force32)
-            self._kinetic = cuda.kernel("kinetic", single, force32)
+            self.cuda = Steps(backend, inverse_mass)
             self._cpu = None
 
     def advance(
@@ -131,19 +161,20 @@ class Engine:
             coefficients,
             self._polynomial,
             sums,
+            self.edges,
+            self.groups,
             self._key,
             step,
             repeats,
         )
         if self._cpu is not None:
-            self._cpu.advance(*arguments, self._words, self._noise)
+            self._cpu.advance(*arguments, self._words, self._normals)
         else:
-            self._advance[sums.shape[1] * sums.shape[2], self._threads](*arguments)
+            self.cuda.advance(*arguments)
 
     def kinetic(self, p: Array, out: Array) -> None:
         """Twice the kinetic energy of each block into ``out`` (R, tiles)."""
         if self._cpu is not None:
-            self._cpu.kinetic(p, self.inverse_mass, out)
+            self._cpu.kinetic(p, self.inverse_mass, self.edges, out)
         else:
-            blocks = out.shape[0] * out.shape[1]
-            self._kinetic[blocks, self._threads](p, self.inverse_mass, out)
+            self.cuda.kinetic(p, self.inverse_mass, self.edges, out)

@@ -21,6 +21,8 @@ from typing import Any
 
 import numpy as np
 
+from mdnet.random import TILE
+
 __all__ = [
     "BATH",
     "DRIFT",
@@ -43,9 +45,6 @@ __all__ = [
     "rotation64",
 ]
 
-TILE = 1024
-"""Parameters a block: its sums are one float64 number, whatever else runs."""
-
 KICK, DRIFT, BATH, FORCE = 0, 1, 2, 3
 """Operation codes of a compiled program."""
 
@@ -58,6 +57,11 @@ _ONE32, _HALF32, _TWO32 = np.float32(1), np.float32(0.5), np.float32(2)
 _SQRT_HALF32 = np.int32(0x3F3504F3)  # bits of sqrt(1/2)
 _MANTISSA32 = np.int32(23)
 _LN4_32 = np.float32(2 * math.log(2))
+# Typed, because Numba widens 32-bit integers that meet each other or a literal, and
+# a vector then holds half as many.
+_OFFSET, _ODD, _TOP = (np.uint32(n) for n in (0x3FFFFFFF, 1 << 30, 1 << 31))
+_NONE, _UNIT = np.uint32(0), np.uint32(1)
+_MIDDLE, _BITS = np.int32(1 << 29), np.int32(32)
 _TURN32 = np.float32(math.pi / 2 / 2**30)
 _A3, _A5, _A7, _A9 = (np.float32(1 / n) for n in (3, 5, 7, 9))
 _S3, _S5, _S7, _S9 = (
@@ -173,9 +177,8 @@ def radius32(x: Any) -> Any:
     s = (m - _ONE32) / (m + _ONE32)
     z = s * s
     log_m = _TWO32 * s * (_ONE32 + z * (_A3 + z * (_A5 + z * (_A7 + z * _A9))))
-    return np.float32(
-        math.sqrt(np.float32(np.int32(32) - e) * _LN4_32 - _TWO32 * log_m)
-    )
+    scale = np.float32(np.int32(_BITS - e))
+    return np.float32(math.sqrt(scale * _LN4_32 - _TWO32 * log_m))
 
 
 def rotation32(x: Any) -> Any:
@@ -183,17 +186,18 @@ def rotation32(x: Any) -> Any:
 
     The two top bits choose a quadrant, the others an offset in (-pi/4, pi/4).
     """
-    t = (
-        np.float32(np.int32(x & 0x3FFFFFFF) - np.int32(0x20000000)) + _HALF32
-    ) * _TURN32
+    x = np.uint32(x)
+    offset = np.int32(np.int32(x & _OFFSET) - _MIDDLE)
+    t = (np.float32(offset) + _HALF32) * _TURN32
     z = t * t
     sine = t * (_ONE32 + z * (_S3 + z * (_S5 + z * (_S7 + z * _S9))))
     cosine = _ONE32 + z * (_C2 + z * (_C4 + z * (_C6 + z * (_C8 + z * _C10))))
-    odd = (x & 0x40000000) != 0
+    odd = np.uint32(x & _ODD) != _NONE
     a = sine if odd else cosine
     b = cosine if odd else sine
-    a = -a if ((x + 0x40000000) & 0x80000000) != 0 else a
-    b = -b if (x & 0x80000000) != 0 else b
+    # In the second and third quadrants, where the two top bits differ.
+    a = -a if np.uint32(np.uint32(x ^ np.uint32(x << _UNIT)) & _TOP) != _NONE else a
+    b = -b if np.uint32(x & _TOP) != _NONE else b
     return a, b
 
 

@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 
 from mdnet import random
-from mdnet.kernels.letters import BATH, DRIFT, FORCE, KICK, TILE
+from mdnet.kernels.letters import BATH, DRIFT, FORCE, KICK
 
 __all__ = ["advance", "kinetic"]
 
 
-def kinetic(p: Any, inverse_mass: Any, out: Any) -> None:
+def kinetic(p: Any, inverse_mass: Any, edges: Any, out: Any) -> None:
     """Twice the kinetic energy of each block: out (R, tiles) float64."""
     squares = p.astype(np.float64) ** 2 * inverse_mass
     for tile in range(out.shape[1]):
-        out[:, tile] = squares[:, tile * TILE : (tile + 1) * TILE].sum(axis=1)
+        out[:, tile] = squares[:, edges[tile] : edges[tile + 1]].sum(axis=1)
 
 
 def advance(
@@ -34,6 +34,8 @@ def advance(
     coefficients: Any,
     polynomial: Any,
     sums: Any,
+    edges: Any,
+    groups: Any,
     seed: Any,
     step: int,
     repeats: int,
@@ -44,11 +46,12 @@ def advance(
     key = int(seed[0]) | int(seed[1]) << 32
     a, b, c, d = (f.dtype.type(x) for x in polynomial)
     before = np.empty_like(sums[0])
+    group = np.repeat(groups, np.diff(edges))
     for repeat in range(repeats):
         row = repeat if coefficients.shape[0] > 1 else 0
         for i, code in enumerate(codes):
-            c0 = coefficients[row, i, :, 0][:, None]
-            c1 = coefficients[row, i, :, 1][:, None]
+            c0 = coefficients[row, i, :, :, 0][:, group]
+            c1 = coefficients[row, i, :, :, 1][:, group]
             if code == DRIFT:
                 q += (c0 * inverse_mass).astype(real) * p
                 continue
@@ -70,7 +73,7 @@ def advance(
                 )
                 p *= c0.astype(real)
                 p += (c1 / np.sqrt(inverse_mass)).astype(real) * z
-            kinetic(p, inverse_mass, sums[0])
+            kinetic(p, inverse_mass, edges, sums[0])
             exchanged = 0.5 * (sums[0] - before)
             if code == KICK:
                 sums[3] += exchanged
