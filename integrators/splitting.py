@@ -16,8 +16,11 @@ import numpy.typing as npt
 from mdnet import schedules
 from mdnet.errors import SchemeError
 from mdnet.integrators import scheme as _scheme
+from mdnet.integrators.companion import FORCE as FORCE_CALL
+from mdnet.integrators.companion import Companion, Context
 from mdnet.integrators.letters import CODES, bath_coefficients
 from mdnet.integrators.scheme import FORCE, Operation, Scheme
+from mdnet.typing import Layout
 
 __all__ = ["Splitting", "from_description"]
 
@@ -180,18 +183,26 @@ class Splitting:
     def operations(self) -> tuple[tuple[int, int, int], ...]:
         """Steady sequence as (code, index into the coefficients, stream).
 
-        A force evaluation has code -1.
+        See `mdnet.integrators.companion` for the codes of what is not a letter.
         """
         out = []
         index = 0
         streams = self.streams
         for letter, _ in self.scheme.sequence:
             if letter == FORCE:
-                out.append((-1, 0, 0))
+                out.append((FORCE_CALL, 0, 0))
             else:
                 out.append((CODES[letter], index, streams[index]))
                 index += 1
         return tuple(out)
+
+    def bounds(self, layout: Layout) -> npt.NDArray[np.int64] | None:
+        """Where groups of parameters with coefficients of their own begin, or None."""
+        del layout
+
+    def bind(self, context: Context) -> Companion | None:
+        """Return what this integrator keeps and does beside its letters, or None."""
+        del context
 
     def describe(self) -> dict[str, Any]:
         """JSON-able settings that identify the integrator."""

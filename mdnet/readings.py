@@ -44,7 +44,9 @@ class Readings:
         inverse_mass: Array,
         seed: int,
         protocol: Schedule | None,
+        companion: Any = None,
     ) -> None:
+        self.companion = companion
         self.potential = potential
         self.integrator = integrator
         self.backend = backend
@@ -186,6 +188,8 @@ class Readings:
             "protocol_work": protocol,
             "shadow_work": kick + (energy - self.baseline) - protocol,
         }
+        if self.companion is not None:
+            values |= self.companion.scalars()
         self._scalars = (s.step, values)
         return values
 

@@ -77,6 +77,8 @@ def snapshot(simulation: Any) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         "baseline": readings.baseline,
         "time": np.asarray(s.time, np.float64),
     }
+    for name, value in s.variables.items():
+        arrays[f"variable_{name}"] = host(value)
     if s.forces_fresh:
         arrays["forces"] = host(s.forces)
     return arrays, {"step": s.step, "forces_fresh": s.forces_fresh}
@@ -92,6 +94,8 @@ def restore(state: State, readings: Readings, found: Found, backend: Backend) ->
     state.forces_fresh = bool(meta["forces_fresh"]) and found.protocol is None
     if state.forces_fresh:
         state.forces[...] = backend.asarray(arrays["forces"])
+    for name, value in state.variables.items():
+        value[...] = backend.asarray(arrays[f"variable_{name}"])
     state.step = int(meta["step"])
     state.time = np.asarray(arrays["time"])[()]
     state.protocol_work = np.array(arrays["protocol_work"])

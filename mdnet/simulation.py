@@ -11,6 +11,7 @@ import numpy as np
 from mdnet import backend as _backend
 from mdnet import checks, random, restart, schedules
 from mdnet.errors import PotentialError, SchemeError, TrajectoryError
+from mdnet.integrators.companion import Context
 from mdnet.io import open_trajectory
 from mdnet.kernels.engine import Engine, Program
 from mdnet.kernels.letters import BATH
@@ -102,7 +103,12 @@ class Simulation:
         inverse = 1.0 / np.atleast_1d(np.asarray(integrator.mass, np.float64))
         self._inverse_mass = self.backend.asarray(inverse)
         self._engine = Engine(
-            self.backend, self._inverse_mass, self.seed, d, self._evaluator.polynomial
+            self.backend,
+            self._inverse_mass,
+            self.seed,
+            d,
+            self._evaluator.polynomial,
+            integrator.bounds(potential.layout),
         )
         dtype = self.backend.state_dtype
         place = self.backend.zeros((self.replicas, d), dtype)
@@ -119,6 +125,19 @@ class Simulation:
             protocol_work=np.zeros(self.replicas),
         )
         checks.stability(potential, integrator, self._evaluator.full)
+        self._companion = integrator.bind(
+            Context(
+                self.backend,
+                self._engine,
+                self.state,
+                self._evaluator,
+                self._inverse_mass,
+                potential.layout,
+                self.seed,
+            )
+        )
+        if self._companion is not None:
+            self.state.variables = self._companion.variables
         self._readings = Readings(
             potential,
             integrator,
@@ -128,6 +147,7 @@ class Simulation:
             self._inverse_mass,
             self.seed,
             protocol,
+            self._companion,
         )
         self._append: tuple[str, dict[str, Any]] | None = None
         if momenta is None:
@@ -146,7 +166,13 @@ class Simulation:
             self.state,
             self._engine,
             self.protocol,
+            self._companion,
         )
+
+    def _started(self, momenta: bool = False) -> None:
+        self._readings.reset(momenta)
+        if self._companion is not None:
+            self._companion.started()
 
     def draw_momenta(self) -> None:
         """Draw momenta from the Maxwell-Boltzmann law at the target temperature."""
@@ -164,7 +190,7 @@ class Simulation:
             s.sums,
             s.step,
         )
-        self._readings.reset(momenta=True)
+        self._started(momenta=True)
 
     def set_momenta(self, momenta: Any) -> None:
         """Set the momenta, (R, D), and start the energy ledger anew."""
@@ -177,7 +203,7 @@ class Simulation:
         self.state.momenta[...] = self.backend.asarray(given)
         self._engine.kinetic(self.state.momenta, self.state.sums[0])
         self.state.sums[1] = self.state.sums[0]
-        self._readings.reset(momenta=True)
+        self._started(momenta=True)
 
     def set_positions(self, positions: Any) -> None:
         """Set the positions, (R, D) or (D,), and start the energy ledger anew."""
@@ -185,7 +211,7 @@ class Simulation:
             checks.start(self.potential, self.replicas, self.seed, positions)
         )
         self.state.forces_fresh = False
-        self._readings.reset()
+        self._started()
 
     def minimize(self, steps: int = 500, learning_rate: float = 0.01) -> np.ndarray:
         """Descend to a sensible start with Adam, then draw new momenta.

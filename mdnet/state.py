@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,9 @@ class State:
         Whether ``forces`` belongs to ``positions``.
     protocol_work : (R,) float64
         Work done by the protocol: sum of U' - U at fixed positions.
+    variables : dict of arrays
+        What the integrator keeps beside positions and momenta, as thermostat
+        variables; replicas on axis 0.
     """
 
     backend: Backend
@@ -45,6 +48,7 @@ class State:
     time: Any = 0.0
     forces_fresh: bool = False
     protocol_work: Any = None
+    variables: dict[str, Array] = field(default_factory=dict)
 
     @property
     def replicas(self) -> int:

@@ -1,9 +1,10 @@
 """Turns an integrator's sequence of letters into kernel launches and force calls.
 
-Between two force evaluations everything is one fused program: the end of a step and
-the start of the next one included, unless something reads the state in between.
-Potentials whose force is a polynomial of each parameter go further: whole steps, force
-included, run inside one launch while a block of parameters stays in cache.
+Between two breaks (a force evaluation, a call of the integrator's companion, a loop)
+everything is one fused program: the end of a step and the start of the next one
+included, unless something reads the state in between.  Potentials whose force is a
+polynomial of each parameter go further: there a force is a letter like any other, and
+whole steps run inside one launch while a block of parameters stays in cache.
 """
 
 from __future__ import annotations
@@ -13,15 +14,72 @@ from typing import Any
 import numpy as np
 
 from mdnet.backend import Backend
+from mdnet.integrators.companion import CALL, CLOSE, LOOP
+from mdnet.integrators.companion import FORCE as FORCE_CALL
 from mdnet.kernels.engine import Engine, Program
-from mdnet.kernels.letters import BATH, FORCE
+from mdnet.kernels.letters import BATH, DRIFT, FORCE
 from mdnet.state import State
 from mdnet.typing import Array, Schedule
 
 __all__ = ["Stepper"]
 
 _CHUNK = 4096  # steps of scheduled coefficients handed over at once
-_Piece = tuple[str, Any]
+_Operation = tuple[int, int, int, int]
+_Letter = tuple[int, int, int]
+
+
+class _Sweep:
+    """A sequence cut at its breaks: programs with what happens between them.
+
+    Attributes
+    ----------
+    breaks : list of (kind, item)
+        ("force", None), ("call", index) or ("loop", `_Sweep`); one fewer than the
+        programs of a sequence, which stand around them.
+    first, middle, last, joined : Program
+        ``joined`` is ``last`` followed by ``first`` of the next turn.
+    whole : Program or None
+        The whole turn, where it has no break.
+    """
+
+    def __init__(
+        self, backend: Backend, sequence: list[_Letter], fused: bool, shift: int
+    ) -> None:
+        self.breaks: list[tuple[str, Any]] = []
+        segments: list[list[_Operation]] = [[]]
+        self.forces = 0
+        position = 0
+        while position < len(sequence):
+            code, column, stream = sequence[position]
+            position += 1
+            if code >= 0:
+                segments[-1].append((code, column, stream, 0))
+                continue
+            if code == LOOP:
+                end = next(
+                    i for i, item in enumerate(sequence) if i >= position
+                    and item[0] == CLOSE
+                )  # fmt: skip
+                inner = _Sweep(backend, sequence[position:end], fused, 0)
+                position = end + 1
+                self.breaks.append(("loop", inner))
+            elif code == CALL:
+                self.breaks.append(("call", column))
+            else:
+                self.forces += 1
+                if fused:
+                    segments[-1].append((FORCE, 0, 0, 0))
+                    continue
+                self.breaks.append(("force", None))
+            segments.append([])
+        build = Program.build
+        self.first, self.last = (build(backend, segments[i]) for i in (0, -1))
+        self.middle = [build(backend, segment) for segment in segments[1:-1]]
+        again = [
+            (code, column, stream, shift) for code, column, stream, _ in segments[0]
+        ]
+        self.joined = build(backend, segments[-1] + again)
+        self.whole = self.first if not self.breaks else None
 
 
 class Stepper:
@@ -39,6 +97,8 @@ class Stepper:
     protocol : schedule, optional
         lambda(step) of a path potential; its evaluator then has ``set_parameter``,
         ``refresh`` and ``parameter_energies``.
+    companion : Companion, optional
+        What ``integrator.bind`` returned.
     """
 
     def __init__(
@@ -49,6 +109,7 @@ class Stepper:
         state: State,
         engine: Engine,
         protocol: Schedule | None = None,
+        companion: Any = None,
     ) -> None:
         self.backend = backend
         self.integrator = integrator
@@ -56,33 +117,22 @@ class Stepper:
         self.state = state
         self.engine = engine
         self.protocol = protocol
-        sequence = integrator.operations()
-        self.force_calls = sum(code < 0 for code, _, _ in sequence)
+        self.companion = companion
+        self._driven = (
+            companion is not None and companion.coefficients(state.step) is not None
+        )
+        self._call = 0
+        sequence = list(integrator.operations())
+        codes = [code for code, _, _ in sequence]
         self._carries = integrator.scheme.carries_force
-        letters = [code for code, _, _ in sequence]
-        self._ends_fresh = self._fresh_at_end(letters)
+        self._ends_fresh = self._fresh_at_end(codes)
         self.fused = (
             evaluator.polynomial is not None and evaluator.full and protocol is None
         )
-        inline = [
-            (FORCE if code < 0 else code, column, stream, 0)
-            for code, column, stream in sequence
-        ]
-        self._whole = Program.build(backend, inline)
         self._force_only = Program.build(backend, [(FORCE, 0, 0, 0)])
-        self._segments = self._split(sequence)
-        self._last = Program.build(backend, self._segments[-1])
-        self._first = Program.build(backend, self._segments[0])
-        self._middle = [Program.build(backend, s) for s in self._segments[1:-1]]
-        self._joined = Program.build(
-            backend,
-            self._segments[-1]
-            + [
-                (code, column, stream, 1)
-                for code, column, stream, _ in self._segments[0]
-            ],
-        )
-        self._final = self._final_pieces(sequence)
+        self._sweep = _Sweep(backend, sequence, self.fused, 1)
+        self.force_calls = integrator.scheme.force_calls
+        self._final = self._final_sweeps(sequence)
         # Asked for once: a property and its checks cost more than a small launch.
         self._scheduled = bool(integrator.scheduled)
         self._dt = np.asarray(integrator.time_step(0))[()]
@@ -95,48 +145,25 @@ class Stepper:
     def _fresh_at_end(codes: list[int]) -> bool:
         fresh = False
         for code in codes:
-            if code < 0:
+            if code == FORCE_CALL:
                 fresh = True
-            elif code == 1:  # a drift
+            elif code == DRIFT:
                 fresh = False
         return fresh
 
-    @staticmethod
-    def _split(
-        sequence: tuple[tuple[int, int, int], ...],
-    ) -> list[list[tuple[int, int, int, int]]]:
-        segments: list[list[tuple[int, int, int, int]]] = [[]]
-        for code, column, stream in sequence:
-            if code < 0:
-                segments.append([])
-            else:
-                segments[-1].append((code, column, stream, 0))
-        return segments
-
-    def _final_pieces(self, sequence: tuple[tuple[int, int, int], ...]) -> list[_Piece]:
-        """One step whose momenta can be read just after its last bath."""
+    def _final_sweeps(self, sequence: list[_Letter]) -> list[_Sweep]:
+        """One step in two parts: momenta can be read between, after its last bath."""
         baths = [i for i, (code, _, _) in enumerate(sequence) if code == BATH]
-        cut = baths[-1] if baths else len(sequence) - 1
-        pieces: list[_Piece] = []
-        run: list[tuple[int, int, int, int]] = []
-        for i, (code, column, stream) in enumerate(sequence):
-            if code < 0:
-                pieces += [("run", run), ("force", None)]
-                run = []
-            else:
-                run.append((code, column, stream, 0))
-            if i == cut:
-                pieces += [("run", run), ("probe", None)]
-                run = []
-        pieces.append(("run", run))
-        return [
-            (kind, Program.build(self.backend, ops) if kind == "run" else None)
-            for kind, ops in pieces
-            if kind != "run" or ops
-        ]
+        cut = baths[-1] + 1 if baths else len(sequence)
+        parts = (sequence[:cut], sequence[cut:])
+        return [_Sweep(self.backend, part, self.fused, 1) for part in parts]
 
     def _table(self, step: int) -> np.ndarray:
         """Coefficients (n, R, G, 2) of all operations of the step after ``step``."""
+        if self.companion is not None:
+            driven = self.companion.coefficients(step)
+            if driven is not None:
+                return driven
         table = self.integrator.coefficients(step, self.state.replicas)
         if table.ndim == 3:
             table = table[:, :, None]
@@ -145,6 +172,9 @@ class Stepper:
 
     def _coefficients(self, program: Program, step: int, repeats: int = 1) -> Array:
         """Coefficients (S, n, R, G, 2) of a program on the device."""
+        if self._driven and not self._scheduled:
+            table = self._table(step)
+            return self.backend.asarray(table[program.columns][None], np.float64)
         if not self._scheduled:
             key = id(program)
             if key not in self._constant:
@@ -217,41 +247,64 @@ class Stepper:
                 self._final_step(probe if i == steps - 1 else None)
             self._set_parameter(self.protocol(self.state.step))
             return
-        if steps > 1 and self.fused:
-            self._many_fused(steps - 1)
+        if steps > 1 and self._sweep.whole is not None:
+            self._many_whole(self._sweep.whole, steps - 1)
         elif steps > 1:
             self._many(steps - 1)
         self._final_step(probe)
 
-    def _many_fused(self, steps: int) -> None:
+    def _many_whole(self, program: Program, steps: int) -> None:
         while steps:
             chunk = min(steps, _CHUNK)
-            self._run(self._whole, self.state.step, chunk)
+            self._run(program, self.state.step, chunk)
             self._count(chunk)
             steps -= chunk
 
     def _many(self, steps: int) -> None:
-        self._run(self._first, self.state.step)
+        sweep = self._sweep
+        self._run(sweep.first, self.state.step)
         for i in range(steps):
             step = self.state.step
-            for k in range(self.force_calls):
-                self._force(step * self.force_calls + k + 1)
-                if k < self.force_calls - 1:
-                    self._run(self._middle[k], step)
-            self._run(self._joined if i < steps - 1 else self._last, step)
+            self._call = step * self.force_calls
+            self._between(sweep, step)
+            self._run(sweep.joined if i < steps - 1 else sweep.last, step)
             self._count(1)
+
+    def _between(self, sweep: _Sweep, step: int) -> None:
+        """Do the breaks of a sequence and the programs between them."""
+        for i, (kind, item) in enumerate(sweep.breaks):
+            if i:
+                self._run(sweep.middle[i - 1], step)
+            if kind == "force":
+                self._call += 1
+                self._force(self._call)
+            elif kind == "call":
+                self.companion.call(item, step)
+            else:
+                self._loop(item, step)
+
+    def _loop(self, sweep: _Sweep, step: int) -> None:
+        """Run an inner sequence several times, within one step."""
+        turns = self.companion.repeats(step)
+        if sweep.whole is not None and not self._scheduled:
+            self._run(sweep.whole, step, turns)
+            return
+        if turns > 0:
+            self._run(sweep.first, step)
+        for i in range(turns):
+            self._between(sweep, step)
+            self._run(sweep.joined if i < turns - 1 else sweep.last, step)
 
     def _final_step(self, probe: Any) -> None:
         step = self.state.step
-        k = 0
-        for kind, program in self._final:
-            if kind == "run":
-                self._run(program, step)
-            elif kind == "force":
-                self._force(step * self.force_calls + k + 1)
-                k += 1
-            elif probe is not None:
+        self._call = step * self.force_calls
+        for part, sweep in enumerate(self._final):
+            if part == 1 and probe is not None:
                 probe()
+            self._run(sweep.first, step)
+            if sweep.breaks:
+                self._between(sweep, step)
+                self._run(sweep.last, step)
         self._count(1)
 
     def _count(self, steps: int) -> None:
