@@ -6,9 +6,9 @@ the modules `hamiltonian`, `langevin` and `stochastic_gradient` name them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ from mdnet.integrators.letters import CODES, bath_coefficients
 from mdnet.integrators.scheme import FORCE, Operation, Scheme
 from mdnet.typing import Layout
 
-__all__ = ["Splitting", "from_description"]
+__all__ = ["KINDS", "Splitting", "from_description"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,13 +81,15 @@ class Splitting:
     length: Literal["dt", "sqrt(dt)", "sqrt(2 dt)"] = "dt"
     """Length of the underlying step in terms of ``dt`` (overdamped limits)."""
     scheme: Scheme = field(init=False, repr=False)
+    SCALARS: ClassVar[tuple[str, ...]] = ("dt", "temperature", "friction")
+    """Parameters that may be schedules or have one value a replica."""
 
     def __post_init__(self) -> None:
         parsed = _scheme.parse(self.word)
         object.__setattr__(self, "scheme", parsed)
         object.__setattr__(self, "word", str(parsed))
         object.__setattr__(self, "name", self.name or str(parsed))
-        for label in ("dt", "temperature", "friction"):
+        for label in self.SCALARS:
             value = getattr(self, label)
             if not callable(value):
                 object.__setattr__(self, label, _number(label, value))
@@ -103,7 +105,7 @@ class Splitting:
     @property
     def scheduled(self) -> bool:
         """Whether a coefficient changes with the step."""
-        return any(callable(v) for v in (self.dt, self.temperature, self.friction))
+        return any(callable(getattr(self, name)) for name in self.SCALARS)
 
     @property
     def streams(self) -> tuple[int, ...]:
@@ -207,6 +209,7 @@ class Splitting:
     def describe(self) -> dict[str, Any]:
         """JSON-able settings that identify the integrator."""
         return {
+            "kind": "Splitting",
             "name": self.name,
             "word": str(self.scheme),
             "dt": schedules.describe(self.dt),
@@ -218,14 +221,25 @@ class Splitting:
         }
 
 
-def from_description(record: dict[str, Any]) -> Splitting:
-    """Turn what `Splitting.describe` returned back into the integrator.
+def from_description(record: dict[str, Any]) -> Any:
+    """Turn what an integrator's ``describe`` returned back into the integrator.
 
     Raises
     ------
     SchemeError
-        A parameter that was a schedule of the user's own.
+        A kind that this version does not know, or a parameter that was a schedule of
+        the user's own.
     """
+    kind = record["kind"]
+    if kind not in KINDS:
+        raise SchemeError(
+            f"integrator of kind {kind!r}: this version of mdnet knows "
+            f"{', '.join(sorted(KINDS))}; pass integrator= as it was made"
+        )
+    return KINDS[kind](record)
+
+
+def _splitting(record: dict[str, Any]) -> Splitting:
     read = schedules.from_description
     return Splitting(
         record["word"],
@@ -237,6 +251,10 @@ def from_description(record: dict[str, Any]) -> Splitting:
         damping=record["damping"],
         length=record["length"],
     )
+
+
+KINDS: dict[str, Callable[[dict[str, Any]], Any]] = {"Splitting": _splitting}
+"""How each kind of integrator is made again from its description."""
 
 
 def _decay(damping: float) -> float:

@@ -33,7 +33,7 @@ def kinds(potential: Any, integrator: Any, replicas: Any, seed: Any) -> None:
 
 def parameters(potential: Potential, integrator: Any, replicas: int) -> None:
     """Refuse parameters of another length than the replicas, or than the weights."""
-    for name in ("dt", "temperature", "friction"):
+    for name in integrator.SCALARS:
         value = schedules.evaluate(getattr(integrator, name), 0)
         if np.ndim(value) and np.shape(value) != (replicas,):
             raise SchemeError(
