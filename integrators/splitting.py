@@ -201,10 +201,12 @@ class Splitting:
     def bounds(self, layout: Layout) -> npt.NDArray[np.int64] | None:
         """Where groups of parameters with coefficients of their own begin, or None."""
         del layout
+        return None
 
     def bind(self, context: Context) -> Companion | None:
         """Return what this integrator keeps and does beside its letters, or None."""
         del context
+        return None
 
     def describe(self) -> dict[str, Any]:
         """JSON-able settings that identify the integrator."""

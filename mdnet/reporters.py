@@ -17,11 +17,12 @@ import numpy as np
 
 from mdnet import triggers
 from mdnet.errors import TrajectoryError
+from mdnet.io import open_trajectory
 from mdnet.io.writer import TrajectoryWriter
 from mdnet.triggers import Trigger, as_trigger
 from mdnet.typing import Series
 
-__all__ = ["Callback", "Console", "Memory", "TrajectoryFile"]
+__all__ = ["Callback", "Console", "Memory", "TrajectoryFile", "trajectory_file"]
 
 
 class Callback:
@@ -311,3 +312,78 @@ class TrajectoryFile:
                 self._restart(self._simulation)
         finally:
             self.writer.close()
+
+
+_Known = tuple[str, dict[str, Any]]
+
+
+def trajectory_file(
+    simulation: Any,
+    known: _Known | None,
+    path: str | Path | None,
+    cadence: dict[str, Any],
+    thermometers: bool,
+    overwrite: bool,
+    settings: dict[str, Any],
+) -> tuple[TrajectoryFile | None, _Known | None]:
+    """Open the trajectory of a run: a new one, or the one to go on with.
+
+    Parameters
+    ----------
+    simulation : Simulation
+    known : (path, arguments) or None
+        The file that this simulation wrote last or was resumed from.
+    path : path-like or None
+    cadence : dict
+        ``every``, ``observables_every``, ``restart_every``, each None if not given.
+    thermometers, overwrite : bool
+    settings : dict
+        Of a new file; see `TrajectoryFile`.
+
+    Returns
+    -------
+    file : TrajectoryFile or None
+    known : (path, arguments) or None
+        What to hand over at the next run.
+
+    Raises
+    ------
+    TrajectoryError
+        A file that exists, or that ends elsewhere, or that has another cadence.
+    """
+    same = known is not None and (
+        path is None or Path(path).resolve() == Path(known[0])
+    )
+    if known is not None and same and not overwrite:
+        arrays, meta = open_trajectory(known[0]).restart()
+        if int(meta["step"]) != simulation.state.step:
+            raise TrajectoryError(
+                f"{known[0]} ends at step {meta['step']} but the simulation is at "
+                f"step {simulation.state.step}: frames between would be missing; pass "
+                "another path, or overwrite=True"
+            )
+        for name, value in cadence.items():
+            if value is not None and value != known[1][name]:
+                raise TrajectoryError(
+                    f"{name}={value!r}: {known[0]} is continued and goes on at "
+                    f"{name}={known[1][name]!r}; leave {name} out, or pass another "
+                    "path"
+                )
+        file = TrajectoryFile(simulation, known[0], mode="a", **known[1])
+        file.adopt(arrays, meta)
+        return file, known
+    if path is None:
+        return None, known
+    every, log, slots = cadence.values()
+    every = 10 if every is None else every
+    often = 100 * every if isinstance(every, int) else every
+    chosen: dict[str, Any] = {
+        "every": every,
+        "observables_every": every if log is None else log,
+        "restart_every": often if slots is None else slots,
+        "thermometers": thermometers,
+        "settings": settings,
+    }
+    mode = "w" if overwrite else "x"
+    file = TrajectoryFile(simulation, path, mode=mode, **chosen)
+    return file, (str(Path(path).resolve()), chosen)

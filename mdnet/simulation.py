@@ -10,13 +10,12 @@ import numpy as np
 
 from mdnet import backend as _backend
 from mdnet import checks, random, restart, schedules
-from mdnet.errors import PotentialError, SchemeError, TrajectoryError
+from mdnet.errors import PotentialError, SchemeError
 from mdnet.integrators.companion import Context
-from mdnet.io import open_trajectory
 from mdnet.kernels.engine import Engine, Program
 from mdnet.kernels.letters import BATH
 from mdnet.readings import Readings
-from mdnet.reporters import Console, TrajectoryFile
+from mdnet.reporters import Console, trajectory_file
 from mdnet.state import State
 from mdnet.stepper import Stepper
 from mdnet.typing import Potential, Reporter, Schedule
@@ -317,11 +316,15 @@ class Simulation:
         if not isinstance(steps, (int, np.integer)) or steps < 0:
             raise SchemeError(f"steps={steps!r}: expected an integer >= 0")
         listeners: list[Any] = list(reporters)
-        file = self._file(
+        file, self._append = trajectory_file(
+            self,
+            self._append,
             trajectory,
-            every,
-            observables_every,
-            restart_every,
+            {
+                "every": every,
+                "observables_every": observables_every,
+                "restart_every": restart_every,
+            },
             thermometers,
             overwrite,
             {
@@ -363,60 +366,6 @@ class Simulation:
         for listener in listeners:
             if listener.due(self.state.step):
                 listener.report(self)
-
-    def _file(
-        self,
-        path: str | Path | None,
-        every: Any,
-        observables_every: Any,
-        restart_every: Any,
-        thermometers: bool,
-        overwrite: bool,
-        settings: dict[str, Any],
-    ) -> TrajectoryFile | None:
-        """Open the trajectory of this run: a new one, or the one to go on with."""
-        known = self._append
-        same = known is not None and (
-            path is None or Path(path).resolve() == Path(known[0])
-        )
-        if known is not None and same and not overwrite:
-            arrays, meta = open_trajectory(known[0]).restart()
-            if int(meta["step"]) != self.state.step:
-                raise TrajectoryError(
-                    f"{known[0]} ends at step {meta['step']} but the simulation is at "
-                    f"step {self.state.step}: frames between would be missing; pass "
-                    "another path, or overwrite=True"
-                )
-            asked = {
-                "every": every,
-                "observables_every": observables_every,
-                "restart_every": restart_every,
-            }
-            for name, value in asked.items():
-                if value is not None and value != known[1][name]:
-                    raise TrajectoryError(
-                        f"{name}={value!r}: {known[0]} is continued and goes on at "
-                        f"{name}={known[1][name]!r}; leave {name} out, or pass another "
-                        "path"
-                    )
-            file = TrajectoryFile(self, known[0], mode="a", **known[1])
-            file.adopt(arrays, meta)
-            return file
-        if path is None:
-            return None
-        every = 10 if every is None else every
-        log = every if observables_every is None else observables_every
-        slots = 100 * every if isinstance(every, int) else every
-        chosen = {
-            "every": every,
-            "observables_every": log,
-            "restart_every": slots if restart_every is None else restart_every,
-            "thermometers": thermometers,
-            "settings": settings,
-        }
-        file = TrajectoryFile(self, path, mode="w" if overwrite else "x", **chosen)
-        self._append = (str(Path(path).resolve()), chosen)
-        return file
 
     # --- what reporters read -----------------------------------------------------
 

@@ -161,7 +161,7 @@ class Stepper:
     def _table(self, step: int) -> np.ndarray:
         """Coefficients (n, R, G, 2) of all operations of the step after ``step``."""
         if self.companion is not None:
-            driven = self.companion.coefficients(step)
+            driven: np.ndarray | None = self.companion.coefficients(step)
             if driven is not None:
                 return driven
         table = self.integrator.coefficients(step, self.state.replicas)
