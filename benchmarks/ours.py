@@ -55,7 +55,7 @@ def _advance(sim: Any, mode: str) -> Any:
     def advance(n: int) -> None:
         stepper.ensure_force()
         for _ in range(n):
-            stepper._run(stepper._whole, sim.state.step)
+            stepper._run(stepper._sweep.whole, sim.state.step)
             stepper._count(1)
 
     return advance

@@ -1,141 +1,313 @@
 """What each named integrator conserves or samples at finite step: the table to read.
 
-`CATALOG` holds one frozen record a method; `table` prints them.
+`CATALOG` holds one frozen record a method; `table` lays them out.  To add a method,
+add an `Entry`: nothing is asked of the integrator but to be made by ``make(dt=...)``.
 """
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from mdnet.bibliography import references
+from mdnet.errors import SchemeError
 from mdnet.integrators import hamiltonian, langevin, stochastic_gradient
-from mdnet.integrators.splitting import Splitting
 
-__all__ = ["CATALOG", "Entry", "table"]
+__all__ = ["CATALOG", "Entry", "find", "table"]
+
+_WIDTH = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One method: how to make it and what to expect of it.
 
+    Moments are those on U = k q^2/2 with m = 1; C is the variance of the noise of one
+    force (minibatches), g the friction.
+
     Attributes
     ----------
-    name, word : str
+    name : str
+        As the integrator's own ``name``.
+    family : str
+        Heading that it stands under.
+    word : str
+        Letters of a step; a short description for methods that are no word.
     make : callable
         ``make(dt=...)`` builds the integrator.
-    force_calls : int
-        Per step.
+    flow : str
+        What is solved exactly, in which order.
     samples : str
-        The invariant or law at finite step, on an oscillator of stiffness k, m = 1.
+        What it conserves, or the law it samples, at finite step.
+    force_calls : int or str
+        A step.
     stability : str
-    reference : str
-        DOI or proceedings.
+        Steps that are stable.
+    noise : str
+        What gradient noise does to it.
+    references : tuple of str
+        Keys of `mdnet.bibliography`, where new papers go.
+    limit : float or None
+        Largest stable dt of ``make(dt=dt)`` on an oscillator of k = m = 1; None where
+        the method has none (a Metropolis test rejects what is unstable).
     """
 
     name: str
+    family: str
     word: str
-    make: Callable[..., Splitting]
-    force_calls: int
+    make: Callable[..., Any]
+    flow: str
     samples: str
+    force_calls: int | str
     stability: str
-    reference: str
+    noise: str
+    references: tuple[str, ...]
+    limit: float | None = None
 
 
-def _entry(make: Callable[..., Any], samples: str, stability: str, doi: str) -> Entry:
-    probe = make(dt=0.1)
-    scheme = probe.scheme
-    return Entry(
-        probe.name, scheme.word, make, scheme.force_calls, samples, stability, doi
-    )
-
-
+_HAMILTONIAN, _LANGEVIN, _OVERDAMPED = "Hamiltonian", "Langevin", "Overdamped"
 _VERLET = "h omega < 2"
+_HEATS = "heats without end: {}h C/2m of energy a weight and unit of time"
+_WARMS = "T + hC/2g (m = 1)"
+
 CATALOG: tuple[Entry, ...] = (
-    _entry(
-        hamiltonian.VelocityVerlet,
-        "shadow energy p^2/2 + k(1 - h^2k/4) q^2/2",
-        _VERLET,
-        "10.1063/1.442716",
+    Entry(
+        name="VelocityVerlet",
+        family=_HAMILTONIAN,
+        word="BAB",
+        make=hamiltonian.VelocityVerlet,
+        flow="half a kick, drift, half a kick",
+        samples="shadow energy p^2/2 + k(1 - h^2k/4) q^2/2; energy to O(h^2)",
+        force_calls=1,
+        stability=_VERLET,
+        noise=_HEATS.format(""),
+        references=("swope1982",),
+        limit=2.0,
     ),
-    _entry(
-        hamiltonian.PositionVerlet,
-        "shadow energy (1 - h^2k/4) p^2/2 + k q^2/2",
-        _VERLET,
-        "10.1063/1.463137",
+    Entry(
+        name="PositionVerlet",
+        family=_HAMILTONIAN,
+        word="ABA",
+        make=hamiltonian.PositionVerlet,
+        flow="half a drift, kick, half a drift",
+        samples="shadow energy (1 - h^2k/4) p^2/2 + k q^2/2; energy to O(h^2)",
+        force_calls=1,
+        stability=_VERLET,
+        noise=_HEATS.format(""),
+        references=("tuckerman1992",),
+        limit=2.0,
     ),
-    _entry(
-        hamiltonian.Yoshida4,
-        "energy to O(h^4)",
-        "h omega < 1.573",
-        "10.1016/0375-9601(90)90092-3",
+    Entry(
+        name="Yoshida4",
+        family=_HAMILTONIAN,
+        word="BABABAB",
+        make=hamiltonian.Yoshida4,
+        flow="velocity Verlet over 1.35 h, -1.70 h, 1.35 h",
+        samples="energy to O(h^4)",
+        force_calls=3,
+        stability="h omega < 1.573",
+        noise=_HEATS.format("1.9 "),
+        references=("yoshida1990",),
+        limit=1.573,
     ),
-    _entry(
-        hamiltonian.Omelyan4,
-        "energy to O(h^4)",
-        "h omega < 2.989",
-        "10.1016/S0010-4655(02)00451-4",
+    Entry(
+        name="Omelyan4",
+        family=_HAMILTONIAN,
+        word="ABABABABA",
+        make=hamiltonian.Omelyan4,
+        flow="five drifts and four kicks, of the smallest fourth-order error (PEFRL)",
+        samples="energy to O(h^4)",
+        force_calls=4,
+        stability="h omega < 2.989",
+        noise=_HEATS.format("1.1 "),
+        references=("omelyan2002",),
+        limit=2.989,
     ),
-    _entry(
-        langevin.BAOAB,
-        "<q^2>k/T = 1; <p^2>/T = 1 - h^2k/4 at the end, 1 after O",
-        _VERLET,
-        "10.1063/1.4802990",
+    Entry(
+        name="BAOAB",
+        family=_LANGEVIN,
+        word="BAOAB",
+        make=langevin.BAOAB,
+        flow="half a kick, half a drift, bath, half a drift, half a kick",
+        samples="<q^2>k/T = 1; <p^2>/T = 1 - h^2k/4 at the end, 1 after O",
+        force_calls=1,
+        stability=_VERLET,
+        noise=_WARMS,
+        references=("leimkuhler2013robust", "leimkuhler2013rational"),
+        limit=2.0,
     ),
-    _entry(
-        langevin.ABOBA,
-        "<q^2>k/T = 1; <p^2>/T = 1/(1 - h^2k/4)",
-        _VERLET,
-        "10.1093/amrx/abs010",
+    Entry(
+        name="ABOBA",
+        family=_LANGEVIN,
+        word="ABOBA",
+        make=langevin.ABOBA,
+        flow="half a drift, half a kick, bath, half a kick, half a drift",
+        samples="<q^2>k/T = 1; <p^2>/T = 1/(1 - h^2k/4)",
+        force_calls=1,
+        stability=_VERLET,
+        noise=_WARMS,
+        references=("leimkuhler2013rational",),
+        limit=2.0,
     ),
-    _entry(
-        langevin.OBABO,
-        "<q^2>k/T = 1/(1 - h^2k/4); <p^2>/T = 1",
-        _VERLET,
-        "10.1103/PhysRevE.75.056707",
+    Entry(
+        name="OBABO",
+        family=_LANGEVIN,
+        word="OBABO",
+        make=langevin.OBABO,
+        flow="half a bath, velocity Verlet, half a bath",
+        samples="<q^2>k/T = 1/(1 - h^2k/4); <p^2>/T = 1",
+        force_calls=1,
+        stability=_VERLET,
+        noise=_WARMS,
+        references=("bussi2007langevin",),
+        limit=2.0,
     ),
-    _entry(
-        langevin.OABAO,
-        "<q^2>k/T = 1 - h^2k/4; <p^2>/T = 1",
-        _VERLET,
-        "10.1093/amrx/abs010",
+    Entry(
+        name="OABAO",
+        family=_LANGEVIN,
+        word="OABAO",
+        make=langevin.OABAO,
+        flow="half a bath, position Verlet, half a bath",
+        samples="<q^2>k/T = 1 - h^2k/4; <p^2>/T = 1",
+        force_calls=1,
+        stability=_VERLET,
+        noise=_WARMS,
+        references=("leimkuhler2013rational",),
+        limit=2.0,
     ),
-    _entry(
-        langevin.BAO,
-        "first order in h",
-        "h omega < sqrt(2 + 2 exp(-friction h))",
-        "10.1137/090758842",
+    Entry(
+        name="BAO",
+        family=_LANGEVIN,
+        word="BAO",
+        make=langevin.BAO,
+        flow="kick, drift, bath",
+        samples="first order in h: <q^2>k/T = .871, <p^2>/T = 1.031 at h = .5, g = 1",
+        force_calls=1,
+        stability="h omega < sqrt(2 + 2 exp(-g h))",
+        noise=_WARMS,
+        references=("bourabee2010",),
+        limit=1.5562,  # the root of h^2 = 2 + 2 exp(-h), friction 1
     ),
-    _entry(
-        langevin.BAOA,
-        "positions as BAOAB; momenta half a kick earlier",
-        _VERLET,
-        "10.1021/acs.jctc.2c00585",
+    Entry(
+        name="BAOA",
+        family=_LANGEVIN,
+        word="BAOA",
+        make=langevin.BAOA,
+        flow="kick, half a drift, bath, half a drift",
+        samples="positions as BAOAB; momenta half a kick earlier, <p^2>/T = 1",
+        force_calls=1,
+        stability=_VERLET,
+        noise=_WARMS,
+        references=("kieninger2022",),
+        limit=2.0,
     ),
-    _entry(
-        stochastic_gradient.SGLD,
-        "<q^2>k/T = 1/(1 - hk/2)",
-        "h k < 2",
-        "Welling & Teh, ICML 2011",
+    Entry(
+        name="SGLD",
+        family=_OVERDAMPED,
+        word="OBAB",
+        make=stochastic_gradient.SGLD,
+        flow="momenta drawn afresh, velocity Verlet over sqrt(2h): Euler-Maruyama",
+        samples="<q^2>k/T = 1/(1 - hk/2)",
+        force_calls=1,
+        stability="h k < 2",
+        noise="T + hC/2",
+        references=("welling2011",),
+        limit=2.0,
     ),
-    _entry(
-        stochastic_gradient.SGD,
-        "T = hC/2 from gradient noise of variance C",
-        "h k < 2(1 + momentum)",
-        "Mandt et al., JMLR 18, 1 (2017)",
+    Entry(
+        name="SGD",
+        family=_OVERDAMPED,
+        word="OBA",
+        make=stochastic_gradient.SGD,
+        flow="damping to the momentum mu, kick, drift over sqrt(h)",
+        samples="T = 0: comes to rest in a minimum",
+        force_calls=1,
+        stability="h k < 2(1 + mu)",
+        noise="T = hC/2 at mu = 0",
+        references=("mandt2017",),
+        limit=2.0,
     ),
 )
 
 
-def table() -> str:
-    """Return the catalogue as text, one line a method."""
-    rows = [("name", "word", "forces", "at finite step h", "stable for", "reference")]
-    rows += [
-        (e.name, e.word, str(e.force_calls), e.samples, e.stability, e.reference)
-        for e in CATALOG
-    ]
-    widths = [max(len(row[i]) for row in rows) for i in range(6)]
-    return "\n".join(
-        "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
-        for row in rows
+def find(name: str) -> Entry:
+    """Return the entry of a method.
+
+    Raises
+    ------
+    SchemeError
+        A name that is not in the catalogue.
+    """
+    for entry in CATALOG:
+        if entry.name == name:
+            return entry
+    raise SchemeError(
+        f"integrator {name!r} is not in the catalogue; there are "
+        f"{', '.join(e.name for e in CATALOG)}"
+    )
+
+
+def table(*names: str) -> str:
+    """Lay out the catalogue, or the methods named, in lines of at most 100 columns.
+
+    Parameters
+    ----------
+    *names : str
+        All methods if none is given.
+
+    Raises
+    ------
+    SchemeError
+        A name that is not in the catalogue.
+
+    Examples
+    --------
+    >>> print(table("SGD"))
+    Overdamped
+    <BLANKLINE>
+    SGD
+      word         OBA; forces a step: 1
+      stable for   h k < 2(1 + mu)
+      flow         damping to the momentum mu, kick, drift over sqrt(h)
+      at finite h  T = 0: comes to rest in a minimum
+      noise        T = hC/2 at mu = 0
+      see          Mandt et al., J. Mach. Learn. Res. 18, 134:1 (2017) arXiv:1704.04289
+    """
+    papers = references()
+    lines: list[str] = []
+    family = ""
+    for entry in [find(name) for name in names] or CATALOG:
+        if entry.family != family:
+            family = entry.family
+            lines += [""] * bool(lines) + [family]
+        lines += ["", entry.name]
+        for label, text in (
+            ("word", f"{entry.word}; forces a step: {entry.force_calls}"),
+            ("stable for", entry.stability),
+            ("flow", entry.flow),
+            ("at finite h", entry.samples),
+            ("noise", entry.noise),
+            ("see", "; ".join(papers[key].short for key in entry.references)),
+        ):
+            lines += _row(f"  {label}", text)
+    if not names:
+        lines += [
+            "",
+            "Moments on U = k q^2/2, m = 1; h is dt, omega^2 = k/m, g the friction, C",
+            "the variance of the noise of one force, as minibatches make it.",
+        ]
+    return "\n".join(lines)
+
+
+def _row(label: str, text: str) -> list[str]:
+    """A label and its text, wrapped."""
+    return textwrap.wrap(
+        text,
+        _WIDTH,
+        initial_indent=f"{label:<13}  ",
+        subsequent_indent=" " * 15,
+        break_long_words=False,
+        break_on_hyphens=False,
     )

@@ -81,7 +81,8 @@ def Yoshida4(dt: Any, temperature: Any = 1.0, mass: Any = 1.0) -> Splitting:
 def Omelyan4(dt: Any, temperature: Any = 1.0, mass: Any = 1.0) -> Splitting:
     """Position-extended Forest-Ruth-like integrator (PEFRL), order 4.
 
-    Some 26 times more accurate than Yoshida's at 4/3 of its cost; parameters as
+    Its energy errors are 8 to 28 times smaller than Yoshida's at the same step, 2.5 to
+    9 times at the same cost, and its paths closer still; parameters as
     `VelocityVerlet`.
 
     References

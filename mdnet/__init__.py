@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mdnet import (
         analysis,
         backend,
+        citations,
         errors,
         integrators,
         io,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
         reporters,
         schedules,
         triggers,
+        validate,
     )
     from mdnet.errors import (
         BackendError,
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 _MODULES = (
     "analysis",
     "backend",
+    "citations",
     "errors",
     "integrators",
     "io",
@@ -50,6 +53,7 @@ _MODULES = (
     "reporters",
     "schedules",
     "triggers",
+    "validate",
 )
 _NAMES = {
     "BackendError": "mdnet.errors",
@@ -74,6 +78,7 @@ __all__ = [
     "__version__",
     "analysis",
     "backend",
+    "citations",
     "errors",
     "integrators",
     "io",
@@ -85,6 +90,7 @@ __all__ = [
     "reporters",
     "schedules",
     "triggers",
+    "validate",
 ]
 
 

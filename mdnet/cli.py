@@ -1,4 +1,4 @@
-"""The command line: ``mdnet demo | info | report | check | devices | table``."""
+"""The command line: ``mdnet demo``, ``info``, ``report``, ``check``, ``bench`` ..."""
 
 from __future__ import annotations
 
@@ -65,6 +65,23 @@ def _check(options: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
+def _cite(options: argparse.Namespace) -> int:
+    from mdnet import citations
+    from mdnet.io.reader import open_trajectory
+
+    with open_trajectory(options.file) as run:
+        print(citations.bibtex(run), end="")
+    return 0
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from mdnet import bench
+
+    for line in bench.run(options.backend, options.seconds):
+        print(line, flush=True)
+    return 0
+
+
 def _devices(_: argparse.Namespace) -> int:
     from mdnet.backend import devices
 
@@ -102,6 +119,7 @@ def parser() -> argparse.ArgumentParser:
     for name, action, text in (
         ("info", _info, "what a trajectory holds"),
         ("check", _check, "a trajectory's integrity, ledger and temperatures"),
+        ("cite", _cite, "BibTeX of what a trajectory rests on"),
         ("report", _report, "draw a trajectory's energy, temperatures, relaxation"),
     ):
         command = commands.add_parser(name, help=text)
@@ -109,6 +127,12 @@ def parser() -> argparse.ArgumentParser:
         if name == "report":
             command.add_argument("--out", help="figure to write (FILE.png)")
         command.set_defaults(action=action)
+    bench = commands.add_parser(
+        "bench", help="speed on this machine, beside its limits and installed peers"
+    )
+    bench.add_argument("--backend", choices=("auto", "cpu", "cuda"), default="auto")
+    bench.add_argument("--seconds", type=float, default=1.0, help="for each figure")
+    bench.set_defaults(action=_bench)
     devices = commands.add_parser("devices", help="what this machine offers")
     devices.set_defaults(action=_devices)
     table = commands.add_parser("table", help="the integrators and what they sample")

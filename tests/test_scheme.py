@@ -124,4 +124,14 @@ def test_catalogue_prints_every_method():
     text = integrators.table()
     for entry in integrators.CATALOG:
         assert entry.name in text
-        assert entry.make(dt=0.05).scheme.force_calls == entry.force_calls
+        made = entry.make(dt=0.05)
+        assert made.name == entry.name
+        if hasattr(made, "scheme"):
+            assert made.scheme.force_calls == entry.force_calls
+            assert made.scheme.word == entry.word
+    assert max(map(len, text.splitlines())) <= 100
+    one = integrators.table("BAOAB", "SGD")
+    assert "BAOAB\n" in one
+    assert "OBABO\n" not in one
+    with pytest.raises(SchemeError, match="'BAOBA' is not in the catalogue"):
+        integrators.table("BAOBA")
