@@ -28,6 +28,8 @@ PRECISIONS: dict[str, tuple[str, str]] = {
 """precision -> (type of q and p, type of the forces)."""
 
 
+MATMUL = ("float32", "tf32", "bf16")
+"""Arithmetic of float32 products on a CUDA device; see ``docs/gpu.md``."""
 _LINE = 64  # bytes of a cache line
 
 
@@ -124,6 +126,7 @@ def _cuda_module() -> Any:
 def resolve(
     name: Literal["auto", "cpu", "cuda"] = "auto",
     precision: Literal["single", "mixed", "double"] = "single",
+    matmul: Literal["float32", "tf32", "bf16"] = "float32",
 ) -> Backend:
     """Choose the array module and device.
 
@@ -133,11 +136,13 @@ def resolve(
         "auto" takes a CUDA device when CuPy, numba-cuda and a driver are there.
     precision : {"single", "mixed", "double"}
         See `Backend`.
+    matmul : {"float32", "tf32", "bf16"}
+        Arithmetic of float32 matrix products on a CUDA device.
 
     Raises
     ------
     BackendError
-        Unknown name or precision, or a device or package that is missing.
+        Unknown name, precision or arithmetic, or a device or package that is missing.
     """
     if precision not in PRECISIONS:
         raise BackendError(
@@ -145,14 +150,19 @@ def resolve(
         )
     if name not in ("auto", "cpu", "cuda"):
         raise BackendError(f"backend={name!r}: expected 'auto', 'cpu' or 'cuda'")
+    if matmul not in MATMUL:
+        raise BackendError(
+            f"matmul={matmul!r}: expected one of {', '.join(MATMUL)}, e.g. "
+            'matmul="tf32" for faster and coarser forces on a GPU'
+        )
     if name == "cpu":
         return Backend("cpu", precision, np)
     if _simulator():
         if name == "cuda":
-            return Backend("cuda", precision, np, simulated=True)
+            return Backend("cuda", precision, np, simulated=True, matmul=matmul)
         return Backend("cpu", precision, np)
     try:
-        return Backend("cuda", precision, _cuda_module())
+        return Backend("cuda", precision, _cuda_module(), matmul=matmul)
     except BackendError:
         if name == "cuda":
             raise

@@ -19,6 +19,7 @@ from mdnet import triggers
 from mdnet.errors import TrajectoryError
 from mdnet.io import open_trajectory
 from mdnet.io.writer import TrajectoryWriter
+from mdnet.kernels.outbox import Frame, Outbox
 from mdnet.triggers import Trigger, as_trigger
 from mdnet.typing import Series
 
@@ -266,6 +267,9 @@ class TrajectoryFile:
             mode=mode,
             **settings,
         )
+        self._last_frame = self.writer.last_frame_step
+        self._outbox = {name: Outbox(simulation.backend) for name in self._store}
+        self._pending: tuple[int, float, dict[str, Frame], dict[str, Any]] | None = None
 
     def adopt(self, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
         """Go on with the virial centre of a restart slot."""
@@ -282,21 +286,35 @@ class TrajectoryFile:
     def report(self, simulation: Any) -> None:
         """Write what is due at the present step."""
         step, now = simulation.state.step, simulation.time
-        fresh = self.writer.last_frame_step is None or step > (
-            self.writer.last_frame_step
-        )
+        fresh = self._last_frame is None or step > self._last_frame
         if self._log_due(step):
             self.writer.log(step, now, simulation.scalars())
         if self._frame_due(step) and fresh:
-            values = dict(simulation.scalars())
-            del values["layer_kinetic_temperature"]
+            scalars = simulation.scalars()
+            values = {name: v for name, v in scalars.items() if v.ndim == 1}
             if self._thermometers:
                 values |= simulation.thermometers(self._reference)
-            self.writer.frame(step, now, simulation.arrays(self._store), values)
+            self._last_frame = step
+            if simulation.backend.name == "cpu":
+                self.writer.frame(step, now, simulation.arrays(self._store), values)
+            else:  # copied while the next steps run
+                self._flush()
+                arrays = simulation.arrays(self._store, host=False)
+                sent = {name: self._outbox[name].send(arrays[name]) for name in arrays}
+                self._pending = (step, now, sent, values)
         if self._restart_due(step) and step > self._last_restart:
             self._restart(simulation)
 
+    def _flush(self) -> None:
+        """Hand the frame that was on its way from the device to the writer."""
+        if self._pending is not None:
+            step, now, sent, values = self._pending
+            self._pending = None
+            arrays = {name: frame.get() for name, frame in sent.items()}
+            self.writer.frame(step, now, arrays, values)
+
     def _restart(self, simulation: Any) -> None:
+        self._flush()
         arrays, meta = simulation.snapshot()
         if self._reference.mean is not None and self._reference.centre is not None:
             arrays["virial_mean"] = self._reference.mean
@@ -308,6 +326,7 @@ class TrajectoryFile:
     def close(self) -> None:
         """Write a last restart slot (unless the run failed) and close the file."""
         try:
+            self._flush()
             if not self.failed and self._simulation.state.step > self._last_restart:
                 self._restart(self._simulation)
         finally:

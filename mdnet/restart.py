@@ -53,11 +53,19 @@ def describe(simulation: Any) -> dict[str, Any]:
         "potential": simulation.potential.describe(),
         "integrator": simulation.integrator.describe(),
         "protocol": schedules.describe(simulation.protocol),
+        "degrees_of_freedom": dict(
+            zip(
+                simulation.potential.layout,
+                simulation._readings.counts.tolist(),
+                strict=True,
+            )
+        ),
         "replicas": simulation.replicas,
         "size": simulation.potential.size,
         "seed": simulation.seed,
         "backend": simulation.backend.name,
         "precision": simulation.backend.precision,
+        "matmul": simulation.backend.matmul,
         "versions": _versions(),
         "units": {"k_B": 1, "energy": "that of U", "time": "sqrt(mass/stiffness)"},
     }
@@ -95,7 +103,8 @@ def restore(state: State, readings: Readings, found: Found, backend: Backend) ->
     if state.forces_fresh:
         state.forces[...] = backend.asarray(arrays["forces"])
     for name, value in state.variables.items():
-        value[...] = backend.asarray(arrays[f"variable_{name}"])
+        saved = arrays[f"variable_{name}"]
+        value[...] = saved if isinstance(value, np.ndarray) else backend.asarray(saved)
     state.step = int(meta["step"])
     state.time = np.asarray(arrays["time"])[()]
     state.protocol_work = np.array(arrays["protocol_work"])

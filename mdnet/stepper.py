@@ -17,6 +17,7 @@ from mdnet.backend import Backend
 from mdnet.integrators.companion import CALL, CLOSE, LOOP
 from mdnet.integrators.companion import FORCE as FORCE_CALL
 from mdnet.kernels.engine import Engine, Program
+from mdnet.kernels.graph import Replay, capturable
 from mdnet.kernels.letters import BATH, DRIFT, FORCE
 from mdnet.state import State
 from mdnet.typing import Array, Schedule
@@ -34,8 +35,9 @@ class _Sweep:
     Attributes
     ----------
     breaks : list of (kind, item)
-        ("force", None), ("call", index) or ("loop", `_Sweep`); one fewer than the
-        programs of a sequence, which stand around them.
+        ("force", whether positions stay until the next call), ("call", index) or
+        ("loop", `_Sweep`); one fewer than the programs of a sequence, which stand
+        around them.
     first, middle, last, joined : Program
         ``joined`` is ``last`` followed by ``first`` of the next turn.
     whole : Program or None
@@ -70,7 +72,7 @@ class _Sweep:
                 if fused:
                     segments[-1].append((FORCE, 0, 0, 0))
                     continue
-                self.breaks.append(("force", None))
+                self.breaks.append(("force", _before_call(sequence[position:])))
             segments.append([])
         build = Program.build
         self.first, self.last = (build(backend, segments[i]) for i in (0, -1))
@@ -80,6 +82,15 @@ class _Sweep:
         ]
         self.joined = build(backend, segments[-1] + again)
         self.whole = self.first if not self.breaks else None
+
+
+def _before_call(sequence: list[_Letter]) -> bool:
+    """Whether the companion is called before positions move or a loop begins or ends.
+
+    Then one pass gives it the energy along with the force.
+    """
+    code = next((code for code, _, _ in sequence if code < 0 or code == DRIFT), DRIFT)
+    return code == CALL
 
 
 class Stepper:
@@ -119,8 +130,11 @@ class Stepper:
         self.protocol = protocol
         self.companion = companion
         self._driven = (
-            companion is not None and companion.coefficients(state.step) is not None
+            companion is not None
+            and not companion.steady
+            and companion.coefficients(state.step) is not None
         )
+        self._every = 0 if companion is None else companion.every
         self._call = 0
         sequence = list(integrator.operations())
         codes = [code for code, _, _ in sequence]
@@ -140,6 +154,12 @@ class Stepper:
         self._lambda = protocol(state.step) if protocol is not None else 0.0
         if protocol is not None:
             evaluator.set_parameter(float(self._lambda))
+        self._replay: Replay | None = None
+        free = companion is None and protocol is None and not self.fused
+        if free and capturable(backend, evaluator, self._scheduled):
+            self._replay = Replay(
+                backend, engine, evaluator, self._whole_step, self.force_calls
+            )
 
     @staticmethod
     def _fresh_at_end(codes: list[int]) -> bool:
@@ -178,7 +198,7 @@ class Stepper:
         if not self._scheduled:
             key = id(program)
             if key not in self._constant:
-                table = self._table(0)
+                table = self._table(step)
                 self._constant[key] = self.backend.asarray(
                     table[program.columns][None], np.float64
                 )
@@ -215,11 +235,13 @@ class Stepper:
             repeats,
         )
 
-    def _force(self, call: int) -> None:
+    def _force(self, call: int, energies: Array | None = None) -> None:
         if self.fused:
             self._run(self._force_only, self.state.step)
-        else:
-            self.evaluator.forces(self.state.positions, self.state.forces, call)
+            return
+        self.evaluator.forces(self.state.positions, self.state.forces, call, energies)
+        if energies is not None:
+            self.companion.evaluated = True
 
     def ensure_force(self) -> None:
         """Evaluate the force at the present positions unless it is there already."""
@@ -237,6 +259,18 @@ class Stepper:
             Called once, in the last step just after its last bath (at its end for
             words without one), when momenta carry the kinetic temperature.
         """
+        while self._every and steps:
+            # Before the step that follows a multiple, so that readings come first.
+            due = self.state.step % self._every == 0
+            if due and self.state.step:
+                self.companion.between(self.state.step)
+                self._constant.clear()
+            part = min(steps, self._every - self.state.step % self._every)
+            steps -= part
+            self._advance(part, None if steps else probe)
+        self._advance(steps, probe)
+
+    def _advance(self, steps: int, probe: Any) -> None:
         if steps == 0:
             return
         if self._carries:
@@ -260,15 +294,27 @@ class Stepper:
             self._count(chunk)
             steps -= chunk
 
+    def _whole_step(self, step: int) -> None:
+        """Breaks and programs of one step, and the beginning of the next."""
+        self._call = step * self.force_calls
+        self._between(self._sweep, step)
+        self._run(self._sweep.joined, step)
+
     def _many(self, steps: int) -> None:
-        sweep = self._sweep
-        self._run(sweep.first, self.state.step)
-        for i in range(steps):
-            step = self.state.step
-            self._call = step * self.force_calls
-            self._between(sweep, step)
-            self._run(sweep.joined if i < steps - 1 else sweep.last, step)
-            self._count(1)
+        self._run(self._sweep.first, self.state.step)
+        left = steps - 1
+        while left > 0:
+            done = self._replay.run(left, self.state.step) if self._replay else 0
+            if not done:
+                self._whole_step(self.state.step)
+                done = 1
+            self._count(done)
+            left -= done
+        step = self.state.step
+        self._call = step * self.force_calls
+        self._between(self._sweep, step)
+        self._run(self._sweep.last, step)
+        self._count(1)
 
     def _between(self, sweep: _Sweep, step: int) -> None:
         """Do the breaks of a sequence and the programs between them."""
@@ -277,17 +323,24 @@ class Stepper:
                 self._run(sweep.middle[i - 1], step)
             if kind == "force":
                 self._call += 1
-                self._force(self._call)
+                self._force(self._call, self.companion.energy if item else None)
             elif kind == "call":
                 self.companion.call(item, step)
+                if self.companion.changed:
+                    self._constant.clear()
+                    self.companion.changed = False
             else:
                 self._loop(item, step)
 
     def _loop(self, sweep: _Sweep, step: int) -> None:
         """Run an inner sequence several times, within one step."""
         turns = self.companion.repeats(step)
-        if sweep.whole is not None and not self._scheduled:
-            self._run(sweep.whole, step, turns)
+        if sweep.whole is not None:
+            if not self._scheduled:
+                self._run(sweep.whole, step, turns)
+                return
+            for _ in range(turns):
+                self._run(sweep.whole, step)
             return
         if turns > 0:
             self._run(sweep.first, step)
@@ -328,5 +381,7 @@ class Stepper:
         s.protocol_work = s.protocol_work + self.backend.to_host(change)
         self.evaluator.set_parameter(new)
         self._lambda = new
+        if self.companion is not None:
+            self.companion.potential_changed()
         if s.forces_fresh:
             self.evaluator.refresh(s.forces)

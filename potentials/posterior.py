@@ -15,7 +15,12 @@ import numpy as np
 from mdnet.backend import Backend
 from mdnet.errors import PotentialError
 from mdnet.potentials.base import Potential, evaluator_xp
-from mdnet.potentials.evaluators import ArrayEvaluator, Batch, DenseEvaluator
+from mdnet.potentials.evaluators import (
+    ArrayEvaluator,
+    Batch,
+    DenseEvaluator,
+    device_evaluator,
+)
 from mdnet.potentials.likelihoods import Likelihood, make_likelihood
 from mdnet.potentials.minibatch import check_batch
 from mdnet.potentials.networks import MLP, Network
@@ -56,7 +61,8 @@ class Posterior(Potential):
     Notes
     -----
     On the CPU an MLP runs in compiled loops (`mdnet.kernels.dense`), whose results
-    are the same bit for bit for any number of threads and of replicas beside.
+    are the same bit for bit for any number of threads and of replicas beside.  On a
+    CUDA device it runs in cuBLAS and kernels of its own, see ``docs/gpu.md``.
 
     Examples
     --------
@@ -153,13 +159,15 @@ class Posterior(Potential):
         self, backend: Backend, replicas: int, seed: int, batch: Batch | None
     ) -> Evaluator:
         compiled = (
-            backend.name == "cpu"
-            and type(self.network) is MLP
+            type(self.network) is MLP
             and hasattr(self.likelihood, "kernel")
             and hasattr(self.prior, "table")
         )
-        engine = DenseEvaluator if compiled else ArrayEvaluator
-        return engine(self, backend, replicas, seed, batch)
+        if not compiled:
+            return ArrayEvaluator(self, backend, replicas, seed, batch)
+        if backend.name == "cuda":
+            return device_evaluator(self, backend, replicas, seed, batch)
+        return DenseEvaluator(self, backend, replicas, seed, batch)
 
     def minibatch(
         self, batch_size: int = 128, order: str = "shuffle", shared: bool = False

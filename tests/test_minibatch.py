@@ -51,7 +51,9 @@ def test_counters_decide():
 
 
 def test_replacement_is_the_documented_formula():
-    words = random.bits(9, np.arange(3), 11, random.STREAM_BATCH, 50)
+    """Position i reads lane i % 4 of counter block i // 4."""
+    lanes = random.bits(9, np.arange(3), 11, random.STREAM_BATCH, 52)
+    words = lanes.reshape(3, 4, 13).swapaxes(1, 2).reshape(3, 52)[:, :50]
     expected = (words.astype(np.uint64) * np.uint64(777)) >> np.uint64(32)
     np.testing.assert_array_equal(rows(9, 3, 11, 777, 50, "replacement"), expected)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mdnet.backend import Backend, resolve
+from mdnet.backend import resolve
 from mdnet.errors import PotentialError
 from mdnet.kernels.codes import ACTIVATIONS
 from mdnet.potentials import evaluators
@@ -99,6 +99,45 @@ def test_compiled_engine_equals_reference(activation, likelihood, prior):
                 for one, other in zip(a, b, strict=True):
                     scale = np.abs(other).max()
                     np.testing.assert_allclose(one, other, atol=tolerance * scale)
+
+
+def test_odd_widths_equal_reference():
+    """Tiles of every kind: several heights, edges, pieces of many inputs."""
+    for sizes in ((161, 37, 33, 1), (400, 1, 13, 25), (2, 20, 20, 1), (32, 64, 2)):
+        U = _posterior(sizes, n=170)
+        q = _weights(U)
+        for batch in (None, Batch(19)):
+            for backend, tolerance in ((DOUBLE, 1e-12), (SINGLE, 2e-5)):
+                a = _run(DenseEvaluator, U, q, backend, batch)
+                b = _run(ArrayEvaluator, U, q, backend, batch)
+                for one, other in zip(a, b, strict=True):
+                    scale = np.abs(other).max()
+                    np.testing.assert_allclose(one, other, atol=tolerance * scale)
+
+
+def test_arrays_with_gaps():
+    """Weights, forces, energies and data need not lie in one piece."""
+    X, y = _data("categorical", 90, 50, 3)
+    net = MLP([50, 7, 3])
+    plain = Posterior(net, "categorical", data=(X, y))
+    wide = np.zeros((90, 100))
+    wide[:, ::2] = X
+    q = _weights(plain, 4)
+    expected = _run(DenseEvaluator, plain, q, DOUBLE, Batch(30))
+    for data in (np.asfortranarray(X), wide[:, ::2]):
+        U = Posterior(net, "categorical", data=(data, y))
+        for a, b in zip(
+            _run(DenseEvaluator, U, q, DOUBLE, Batch(30)), expected, strict=True
+        ):
+            np.testing.assert_array_equal(a, b)
+    evaluator = DenseEvaluator(plain, DOUBLE, 4, 5, Batch(30))
+    gaps = np.repeat(q, 2, axis=1)[:, ::2]
+    out, energies = np.zeros((4, 2 * q.shape[1]))[:, ::2], np.zeros(8)[::2]
+    evaluator.forces(gaps, out, 3, energies)
+    np.testing.assert_array_equal(out, expected[0])
+    np.testing.assert_array_equal(energies, expected[1])
+    evaluator.energies(gaps, energies)
+    np.testing.assert_array_equal(energies, expected[2])
 
 
 def test_mixed_precision():
@@ -369,8 +408,6 @@ def test_array_engine_in_slices(monkeypatch):
     pieces = _run(ArrayEvaluator, U, q, DOUBLE, Batch(30))
     for one, other in zip(pieces, whole, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-12)
-    simulated = Backend("cuda", "double", np, simulated=True)
-    assert isinstance(U.evaluator(simulated, 2), ArrayEvaluator)
     assert isinstance(U.evaluator(DOUBLE, 2), evaluators.DenseEvaluator)
 
 

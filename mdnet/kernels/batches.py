@@ -3,9 +3,10 @@
 "shuffle" visits a keyed permutation of the data.  An epoch is N div n calls; position
 ``p = (call mod (N div n)) n + i`` of the epoch is sent through a Feistel network on
 the smallest power of two that holds N, again and again until it falls below N (cycle
-walking), so that an epoch visits distinct rows.  The keys of its rounds are the words
-`mdnet.random.bits` of (seed, replica, epoch, STREAM_BATCH).  "replacement" takes word
-x of (seed, replica, call, STREAM_BATCH) to row ``(x N) >> 32``.
+walking), so that an epoch visits distinct rows.  The keys of its rounds are words of
+the Philox counters (block, replica, epoch, STREAM_BATCH).  "replacement" takes words x
+of (block, replica, call, STREAM_BATCH) to rows ``(x N) >> 32``.  Word i is lane
+``i % 4`` of block ``i // 4``.
 
 References
 ----------
@@ -15,6 +16,7 @@ doi:10.1007/3-540-45760-7_9.
 
 from __future__ import annotations
 
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -38,34 +40,39 @@ _FULL, _SHUFFLE = ORDERS["full"], ORDERS["shuffle"]
 _STREAM = np.uint64(STREAM_BATCH)
 _M1, _M2 = np.uint32(0x7FEB352D), np.uint32(0x846CA68B)
 _S15, _S16 = np.uint32(15), np.uint32(16)
-_W0, _W1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
 _MASK, _SHIFT = np.uint64(0xFFFFFFFF), np.uint64(32)
 
 _plain = njit(error_model="numpy")
-_round = _plain(letters.philox_round)
+
+
+def _compile_philox() -> Any:
+    """`letters.philox` calling the compiled round."""
+    source = letters.philox
+    scope = {**source.__globals__, "philox_round": _plain(letters.philox_round)}
+    return _plain(FunctionType(source.__code__, scope, source.__name__))
+
+
+_philox = _compile_philox()
 
 
 @_plain
-def _philox(block: Any, replica: Any, step: Any, k0: Any, k1: Any) -> Any:
-    """Four words of the batch stream."""
-    c0, c1, c2 = np.uint64(block), np.uint64(replica), np.uint64(step) & _MASK
-    c3 = _STREAM + np.uint64(256) * (np.uint64(step) >> _SHIFT)
+def _words(words: Any, first: int, replica: Any, step: Any, k0: Any, k1: Any) -> None:
+    """Fill ``words`` (uint32, a multiple of 4) from block ``first`` of the stream."""
+    replica, low = np.uint64(replica), np.uint64(step) & _MASK
+    word = _STREAM + np.uint64(256) * (np.uint64(step) >> _SHIFT)
     k0, k1 = np.uint64(k0), np.uint64(k1)
-    for _ in range(10):
-        c0, c1, c2, c3 = _round(c0, c1, c2, c3, k0, k1)
-        k0, k1 = (k0 + _W0) & _MASK, (k1 + _W1) & _MASK
-    return c0, c1, c2, c3
+    for i in range(words.size // 4):
+        a, b, c, d = _philox(np.uint64(first + i), replica, low, word, k0, k1)
+        words[4 * i] = np.uint32(a)
+        words[4 * i + 1] = np.uint32(b)
+        words[4 * i + 2] = np.uint32(c)
+        words[4 * i + 3] = np.uint32(d)
 
 
 @_plain
 def round_keys(keys: Any, replica: int, epoch: int, k0: int, k1: int) -> None:
     """Fill ``keys`` (ROUNDS,) uint32 with the keys of one epoch's permutation."""
-    for block in range(ROUNDS // 4):
-        a, b, c, d = _philox(block, replica, epoch, k0, k1)
-        keys[4 * block] = np.uint32(a)
-        keys[4 * block + 1] = np.uint32(b)
-        keys[4 * block + 2] = np.uint32(c)
-        keys[4 * block + 3] = np.uint32(d)
+    _words(keys, 0, replica, epoch, k0, k1)
 
 
 @_plain
@@ -134,6 +141,7 @@ def permute(image: Any, keys: Any, high: int, low: int) -> None:
 @_plain
 def _shuffled(
     rows: Any,
+    scratch: Any,
     count: int,
     start: int,
     n_data: int,
@@ -142,10 +150,9 @@ def _shuffled(
     k0: int,
     k1: int,
 ) -> None:
-    keys = np.empty(ROUNDS, np.uint32)
+    keys, image = scratch[:ROUNDS], scratch[ROUNDS : ROUNDS + count]
     round_keys(keys, replica, epoch, k0, k1)
     high, low = _halves(n_data)
-    image = np.empty(count, np.uint32)
     for i in range(count):
         rows[i] = np.int64(start + i)
     # Whole vector passes beat walking each row by itself; few are needed, since at
@@ -167,6 +174,7 @@ def _shuffled(
 @_plain
 def _replaced(
     rows: Any,
+    scratch: Any,
     count: int,
     first: int,
     n_data: int,
@@ -175,18 +183,17 @@ def _replaced(
     k0: int,
     k1: int,
 ) -> None:
-    n = np.uint64(n_data)
-    for block in range(first // 4, (first + count + 3) // 4):
-        words = _philox(block, replica, call, k0, k1)
-        for lane in range(4):
-            i = 4 * block + lane - first
-            if 0 <= i < count:
-                rows[i] = np.int64((words[lane] * n) >> _SHIFT)
+    n, skip = np.uint64(n_data), first % 4
+    words = scratch[: (skip + count + 3) // 4 * 4]
+    _words(words, first // 4, replica, call, k0, k1)
+    for i in range(count):
+        rows[i] = np.int64((np.uint64(words[skip + i]) * n) >> _SHIFT)
 
 
-@_plain
+@njit(error_model="numpy", inline="always")  # a constant order leaves one branch
 def batch_rows(
     rows: Any,
+    scratch: Any,
     first: int,
     count: int,
     order: int,
@@ -197,16 +204,19 @@ def batch_rows(
     k0: int,
     k1: int,
 ) -> None:
-    """Rows ``first .. first + count`` of one batch, into ``rows[:count]`` (int64)."""
+    """Rows ``first .. first + count`` of one batch, into ``rows[:count]`` (int64).
+
+    ``scratch`` is uint32, at least ``count + ROUNDS`` long.
+    """
     if order == _FULL:
         for i in range(count):
             rows[i] = first + i
     elif order == _SHUFFLE:
         calls = n_data // batch
-        start = call % calls * batch + first
-        _shuffled(rows, count, start, n_data, replica, call // calls, k0, k1)
+        start, epoch = call % calls * batch + first, call // calls
+        _shuffled(rows, scratch, count, start, n_data, replica, epoch, k0, k1)
     else:
-        _replaced(rows, count, first, n_data, replica, call, k0, k1)
+        _replaced(rows, scratch, count, first, n_data, replica, call, k0, k1)
 
 
 def _compile(version: int) -> Any:
@@ -219,7 +229,8 @@ def _compile(version: int) -> Any:
         for r in prange(out.shape[0]):
             replica = 0 if shared else np.int64(r)
             n = out.shape[1]
-            batch_rows(out[r], 0, n, order, n_data, n, call, replica, k0, k1)
+            scratch = np.empty(n + ROUNDS, np.uint32)
+            batch_rows(out[r], scratch, 0, n, order, n_data, n, call, replica, k0, k1)
         return version
 
     return rows_of

@@ -1,21 +1,21 @@
 """Energy and gradient of a fully connected network on the CPU, many replicas at once.
 
 Hand-written reverse mode.  The batch is cut into chunks of at most `CHUNK` rows that
-stay in cache with all their activations.  A chunk is gathered (as (rows, inputs) if
-there are many inputs, else transposed), sent forward and back, and leaves dU/dz of
-every layer in its slot; the weight gradients are then sums over the chunks in order.
+stay in cache with all their activations.  A chunk is gathered, sent forward and back,
+and leaves dU/dz of every layer in its slot; the weight gradients are then sums over
+the chunks in order.
 
-Replicas are shared out among threads whole, or, if they are few, chunk by chunk and
-then block of weights by block: both do the same arithmetic in the same order, so that
-results depend neither on the number of threads nor on the other replicas, bit for bit.
-The first call of a precision compiles for ten to twenty seconds; Numba keeps the
-result on disk.
+Workers draw tasks from one list until none is left: whole replicas or, if those are
+few, chunks and then blocks of weights.  All do the same arithmetic in the same order,
+so that results depend neither on the number of threads nor on the other replicas, bit
+for bit.  A kernel takes one address, of the `TABLE` that holds all others: a call
+costs little however small the network.  Numba keeps what it compiled on disk.
 
 ====================================  ============================================
 equation                              code
 ====================================  ============================================
 z = W a + b, a' = f(z)                ``_chunk``: z over ``layers[:, Z]``
-delta = d(-log p)/dz                  ``loss``, then ``_chunk`` layer by layer
+delta = d(-log p)/dz                  ``pointwise.loss``, then ``backward``
 dW = sum_i delta_i a_i^T              ``_weights``
 s ((N/n) dW + d(-log prior)/dq)       ``pointwise.finish``
 ====================================  ============================================
@@ -23,351 +23,474 @@ s ((N/n) dW + d(-log prior)/dq)       ``pointwise.finish``
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import carray, cfunc, from_dtype, njit, types
+from numba.extending import intrinsic
 
-from mdnet.kernels import batches, codes, elementary, letters, pointwise, products
-from mdnet.kernels.batches import batch_rows
+from mdnet.kernels import batches, codes, letters, native, products, tiles
+from mdnet.kernels.batches import ROUNDS, batch_rows
 from mdnet.kernels.fingerprint import fingerprint
-from mdnet.kernels.pointwise import activate, finish, loss, prior_energy
-from mdnet.kernels.products import dot_rows, mix_rows
+from mdnet.kernels.native import call, look, pointer, take
+from mdnet.kernels.products import DEPTH, backward, first_layer, forward, outer
+from mdnet.kernels.tiles import HEIGHT, VECTOR, copy, fetch, lanes
 
 __all__ = [
     "BLOCK",
     "CHUNK",
+    "ENERGIES",
     "PAD",
-    "WIDE_INPUTS",
-    "run",
+    "PIECES",
+    "TABLE",
+    "WHOLE",
+    "WORDS",
+    "draw",
+    "gather",
+    "kernel",
+    "pick",
+    "scratch",
 ]
 
 CHUNK = 128
 """Most rows of a chunk."""
+WORDS = CHUNK + ROUNDS
+"""Words that a worker needs to draw a chunk's rows."""
 PAD = 16
-"""Chunks are padded to a multiple of this many rows: no scalar remainders."""
-WIDE_INPUTS = 48
-"""Inputs from which rows are gathered as they lie, not transposed."""
+"""Chunks have room for a multiple of this many rows: whole vectors only."""
 BLOCK = 8192
-"""Weights of one layer that a thread differentiates at a time."""
+"""Weights of one layer that a worker differentiates at a time."""
 
-REPLICAS, CHUNKS, WEIGHTS, ENERGIES = range(4)
-"""Phases of `run`."""
+WHOLE, PIECES, ENERGIES = range(3)
+"""Tasks: replicas, chunks and then blocks of weights, or chunks for energies only."""
 
-# Columns of the table of layers.
-IN, OUT, W, B, F, Z, A = range(7)
-# Entries of the table of integers.
-N, BATCH, ROWS, ORDER, CALL, SHARED, K0, K1, LIKELIHOOD, WIDE, T, WORK, BACK = range(13)
-# Entries of the table of reals.
-SCALE, SIGN, STRENGTH, CONSTANT = range(4)
+IN, OUT, W, B, Z, A = range(6)
+"""Columns of the table of layers."""
 
-_plain = njit(fastmath={"contract", "nsz"}, error_model="numpy")
-_sums = njit(fastmath={"contract", "nsz", "reassoc"}, error_model="numpy")
+_FIELDS = {
+    np.int64: """
+        next done worker mode replicas size n_data batch rows chunks share calls
+        shared k0 k1 layers blocks inputs targets itemsize lanes stride panel_rows
+        target_at work_at length own X X_row X_column Y q out energies slots scratch
+        index words losses layer_table block_table priors draw pick gather column turn
+        row_sums edge activate loss finish prior yield_
+    """,
+    np.float64: "scale sign strength constant",
+}
+TABLE = np.dtype([(name, t) for t, names in _FIELDS.items() for name in names.split()])
+"""What a kernel needs: counters, sizes, offsets into slots, addresses and factors."""
+_RECORD = from_dtype(TABLE)
+_NEXT, _DONE, _WORKER = 0, 8, 16  # bytes: the counters stand first
+_SOON = 2  # rows between the one that is copied and the one that is asked for
 
-
-@_plain
-def _view(slot: Any, at: Any, rows: Any, width: Any) -> Any:
-    return slot[at : at + rows * width].reshape(rows, width)
-
-
-@_plain
-def _matrix(q: Any, layer: Any) -> Any:
-    rows, columns = layer[OUT], layer[IN]
-    return q[layer[W] : layer[W] + rows * columns].reshape(rows, columns)
-
-
-@_plain
-def _gather(X: Any, x: Any, index: Any, wide: bool) -> None:
-    real = x.dtype.type
-    if wide:
-        for i in range(x.shape[0]):
-            row, to = X[index[i]], x[i]
-            for k in range(to.size):
-                to[k] = real(row[k])
-    else:
-        for i in range(x.shape[1]):
-            for k in range(x.shape[0]):
-                x[k, i] = real(X[index[i], k])
+_OPTIONS: Any = {"error_model": "numpy", "fastmath": {"contract", "nsz"}}
+_plain = njit(**_OPTIONS)
+_inline = njit(inline="always", **_OPTIONS)
 
 
-@_plain
-def _inputs(slot: Any, layers: Any, wide: bool, width: Any) -> Any:
-    if wide:
-        return _view(slot, 0, width, layers[0, IN])
-    return _view(slot, 0, layers[0, IN], width)
+@intrinsic
+def _table(typingctx: Any, address: Any) -> Any:
+    """The table at an address."""
+
+    def build(context: Any, builder: Any, _signature: Any, values: Any) -> Any:
+        return builder.inttoptr(values[0], context.get_value_type(_RECORD))
+
+    return _RECORD(address), build
 
 
-@_plain
-def _width(g: Any, c: Any) -> Any:
-    """Rows of chunk ``c`` with their padding."""
-    count = min(g[ROWS], g[BATCH] - c * g[ROWS])
-    return (count + PAD - 1) // PAD * PAD
+def scratch(dtype: Any) -> int:
+    """Numbers of a worker's scratch: a zero, a block and, last, an edge."""
+    width = 2 * lanes(dtype)
+    return width * (1 + max(DEPTH, CHUNK) + HEIGHT)
 
 
-@_plain
+@_inline
+def _vectors(t: Any, c: Any) -> Any:
+    """Vectors of rows in chunk ``c``."""
+    return (min(t.rows, t.batch - c * t.rows) + t.lanes - 1) // t.lanes
+
+
+@_inline
+def _bias(t: Any, layer: Any, q: Any, own: Any) -> Any:
+    """Where a layer's biases are, and the distance between two of them."""
+    if layer[B] >= 0:
+        return q + layer[B] * t.itemsize, np.int64(1)
+    return own, np.int64(0)
+
+
+@_inline
 def _chunk(
-    g: Any,
-    f: Any,
-    layers: Any,
-    q: Any,
-    X: Any,
-    Y: Any,
-    slot: Any,
-    index: Any,
-    r: Any,
-    c: Any,
-    back: bool,
+    t: Any, layers: Any, q: Any, slot: Any, own: Any, me: Any, r: Any, c: Any
 ) -> float:
-    """Loss of one chunk of rows; with ``back`` its slot holds delta of every layer."""
-    first = c * g[ROWS]
-    count = min(g[ROWS], g[BATCH] - first)
-    width = _width(g, c)
-    wide = g[WIDE] == 1
-    replica = 0 if g[SHARED] == 1 else r
-    batch_rows(
-        index,
-        first,
-        count,
-        g[ORDER],
-        g[N],
-        g[BATCH],
-        g[CALL],
-        replica,
-        g[K0],
-        g[K1],
+    """Loss of one chunk of rows; its slot then holds delta of every layer."""
+    first, size = c * t.rows, t.itemsize
+    count = min(t.rows, t.batch - first)
+    vectors = _vectors(t, c)
+    width = vectors * t.lanes
+    index = t.index + 8 * CHUNK * me
+    call(
+        t.draw,
+        (
+            index,
+            t.words + 4 * WORDS * me,
+            first,
+            count,
+            width,
+            t.n_data,
+            t.batch,
+            t.calls,
+            np.int64(0) if t.shared == 1 else r,
+            t.k0,
+            t.k1,
+        ),
+        np.int64,
     )
-    for i in range(count, width):
-        index[i] = index[0]
-    x = _inputs(slot, layers, wide, width)
-    _gather(X, x, index, wide)
-    t = _view(slot, g[T], Y.shape[1], width)
-    _gather(Y, t, index, False)
-
-    last = layers.shape[0] - 1
-    for l in range(last + 1):
-        layer = layers[l]
-        z = _view(slot, layer[Z], layer[OUT], width)
-        for o in range(layer[OUT]):
-            start = q[layer[B] + o] if layer[B] >= 0 else q.dtype.type(0)
-            for i in range(width):
-                z[o, i] = start
-        if l == 0 and wide:
-            dot_rows(_matrix(q, layer), x, z, 0, layer[OUT])
-        else:
-            mix_rows(_matrix(q, layer), x, z, 0, layer[OUT])
-        if l < last:
-            x = _view(slot, layer[A], layer[OUT], width)
-            activate(layer[F], z, x)
-    z = _view(slot, layers[last, Z], layers[last, OUT], width)
-    work = _view(slot, g[WORK], 3, width)
-    total = loss(g[LIKELIHOOD], z, t, work, count, f[STRENGTH])
-    if back:
+    targets = slot + t.target_at * size
+    call(t.pick, (t.Y, index, width, t.targets, targets, t.stride), np.int64)
+    last, layer = t.layers - 1, layers[0]
+    w, z = q + layer[W] * size, slot + layer[Z] * size
+    bias, bm = _bias(t, layer, q, own)
+    for v in range(0, vectors, 2):
+        n, low = min(2, vectors - v), v * t.lanes
+        panel = slot + low * 2 * VECTOR
+        call(
+            t.gather,
+            (
+                t.X,
+                t.X_row,
+                t.X_column,
+                index + 8 * low,
+                n * t.lanes,
+                width - low,
+                t.inputs,
+                panel,
+                t.panel_rows,
+            ),
+            np.int64,
+        )
+        at, block = z + v * VECTOR, own + 2 * VECTOR
+        first_layer(t, layer[OUT], layer[IN], n, w, panel, at, block, bias, bm)
+    for l in range(last):
+        a = slot + layer[A] * size
+        call(t.activate, (z, a, layer[OUT], width, t.stride), np.int64)
+        layer = layers[l + 1]
+        w, z = q + layer[W] * size, slot + layer[Z] * size
+        bias, bm = _bias(t, layer, q, own)
+        forward(t, layer[OUT], layer[IN], vectors, w, a, z, bias, bm)
+    work, units, strength = slot + t.work_at * size, layer[OUT], t.strength
+    total = call(
+        t.loss,
+        (z, targets, work, units, t.targets, width, t.stride, count, strength),
+        np.float64,
+    )
+    if t.mode != ENERGIES:
         for l in range(last, 0, -1):
             layer = layers[l]
-            delta = _view(slot, layer[Z], layer[OUT], width)
-            slope = _view(slot, layers[l - 1, Z], layer[IN], width)
-            error = _view(slot, g[BACK], layer[IN], width)
-            error[:, :] = 0
-            mix_rows(_matrix(q, layer).T, delta, error, 0, layer[IN])
-            for o in range(layer[IN]):
-                for i in range(width):
-                    slope[o, i] *= error[o, i]
-    return total
-
-
-@_sums
-def _row_sums(delta: Any, out: Any, at: Any, first: Any, last: Any) -> None:
-    for o in range(first, last):
-        total = delta.dtype.type(0)
-        row = delta[o]
-        for i in range(row.size):
-            total += row[i]
-        out[at + o] += total
-
-
-@_plain
-def _weights(g: Any, layers: Any, block: Any, slot: Any, c: Any, out: Any) -> None:
-    """Add the gradient of one block of output units from chunk ``c``'s slot."""
-    l, first, last = block[0], block[1], block[2]
-    layer = layers[l]
-    width = _width(g, c)
-    wide = g[WIDE] == 1
-    gradient = _matrix(out, layer)
-    if c == 0:
-        gradient[first:last] = 0
-        if layer[B] >= 0:
-            out[layer[B] + first : layer[B] + last] = 0
-    delta = _view(slot, layer[Z], layer[OUT], width)
-    if l > 0:
-        x = _view(slot, layers[l - 1, A], layer[IN], width)
-        dot_rows(delta, x, gradient, first, last)
-    elif wide:
-        mix_rows(delta, _inputs(slot, layers, True, width), gradient, first, last)
-    else:
-        dot_rows(delta, _inputs(slot, layers, False, width), gradient, first, last)
-    if layer[B] >= 0:
-        _row_sums(delta, out, layer[B], first, last)
-
-
-@_plain
-def _finish(f: Any, layers: Any, priors: Any, block: Any, q: Any, out: Any) -> None:
-    """Scale one block, add the prior's gradient and the sign."""
-    l, first, last = block[0], block[1], block[2]
-    layer, p = layers[l], priors[l]
-    start, stop = layer[W] + first * layer[IN], layer[W] + last * layer[IN]
-    code = np.int64(p[0])
-    finish(out, q, start, stop, code, p[1], p[2], f[SCALE], f[SIGN])
-    if layer[B] >= 0:
-        start, stop, code = layer[B] + first, layer[B] + last, np.int64(p[3])
-        finish(out, q, start, stop, code, p[4], p[5], f[SCALE], f[SIGN])
-
-
-@_plain
-def _prior(layers: Any, priors: Any, block: Any, q: Any) -> float:
-    l, first, last = block[0], block[1], block[2]
-    layer, p = layers[l], priors[l]
-    start, stop = layer[W] + first * layer[IN], layer[W] + last * layer[IN]
-    total = prior_energy(q, start, stop, np.int64(p[0]), p[1], p[2])
-    if layer[B] >= 0:
-        start, stop = layer[B] + first, layer[B] + last
-        total += prior_energy(q, start, stop, np.int64(p[3]), p[4], p[5])
+            w, z = q + layer[W] * size, slot + layer[Z] * size
+            below = slot + layers[l - 1, Z] * size
+            backward(t, layer[OUT], layer[IN], vectors, w, z, below)
     return total
 
 
 @_plain
-def _energy(f: Any, losses: Any, chunks: Any, parts: Any) -> Any:
-    """Energy of one replica from its chunks and blocks, always in the same order."""
-    data = 0.0
-    for c in range(chunks):
-        data += losses[c]
-    prior = 0.0
-    for b in range(parts.size):
-        prior += parts[b]
-    return f[SCALE] * data + prior + f[CONSTANT]
-
-
-@_plain
-def _work(
-    phase: Any,
-    w: Any,
-    workers: Any,
-    base: Any,
-    share: Any,
-    tables: Any,
-    q: Any,
-    data: Any,
-    work: Any,
-    out: Any,
-    want: bool,
+def _weights(
+    t: Any, layers: Any, block: Any, slot: Any, own: Any, c: Any, out: Any
 ) -> None:
-    """Do worker ``w``'s part of a phase; see `run`."""
-    g, f, layers, blocks, priors = tables
-    X, Y = data
-    slots, index, losses, parts = work
-    R, B = q.shape[0], blocks.shape[0]
-    chunks = (g[BATCH] + g[ROWS] - 1) // g[ROWS]
-    if phase == WEIGHTS:
-        here = min(share, chunks - base)
-        for task in range(w * R * B // workers, (w + 1) * R * B // workers):
-            r, b = task // B, task % B
-            for s in range(here):
-                slot = slots[r * share + s]
-                _weights(g, layers, blocks[b], slot, base + s, out[r])
-            if base + here == chunks:
-                _finish(f, layers, priors, blocks[b], q[r], out[r])
-                if want:
-                    parts[r, b] = _prior(layers, priors, blocks[b], q[r])
-        return
-
-    per = min(share, chunks - base) if phase == CHUNKS else chunks
-    first, last = w * R * per // workers, (w + 1) * R * per // workers
-    if phase == REPLICAS:
-        first, last = w * R // workers * per, (w + 1) * R // workers * per
-    for task in range(first, last):
-        r, s = task // per, task % per
-        c = base + s
-        at = r * share + s if phase == CHUNKS else w
-        slot, back = slots[at], phase != ENERGIES
-        losses[r, c] = _chunk(g, f, layers, q[r], X, Y, slot, index[at], r, c, back)
-        if phase == REPLICAS:
-            for b in range(B):
-                _weights(g, layers, blocks[b], slot, c, out[r])
-        if phase != CHUNKS and c == chunks - 1:
-            for b in range(B):
-                if phase == REPLICAS:
-                    _finish(f, layers, priors, blocks[b], q[r], out[r])
-                if want:
-                    parts[r, b] = _prior(layers, priors, blocks[b], q[r])
+    """Add the gradient of one block of weights from chunk ``c``'s slot."""
+    l, first, last = block[0], block[1], block[2]
+    layer, size = layers[l], t.itemsize
+    units, count = layer[OUT], min(t.rows, t.batch - c * t.rows)
+    delta = slot + layer[Z] * size
+    fresh = np.int64(1) if c == 0 else np.int64(0)
+    a, rows = slot, t.panel_rows
+    if l > 0:
+        a, rows = slot + layers[l - 1, A] * size, np.int64(0)
+    outer(
+        t,
+        units,
+        layer[IN],
+        first,
+        last,
+        count,
+        _vectors(t, c),
+        delta,
+        a,
+        rows,
+        own,
+        out + layer[W] * size,
+        fresh,
+    )
+    if first == 0 and layer[B] >= 0:
+        bias = out + layer[B] * size
+        call(t.row_sums, (delta, t.stride, units, count, bias, fresh), np.int64)
 
 
-def _compile(version: int) -> Any:
-    """Compile `run`; ``version`` is part of its key in the disk cache."""
+@_plain
+def _finish(
+    t: Any, layers: Any, priors: Any, l: Any, first: Any, last: Any, q: Any, out: Any
+) -> None:
+    """Scale columns ``first <= k < last`` of a layer, add the prior and the sign."""
+    layer, p, size = layers[l], priors[l], t.itemsize
+    rows, stride, count = layer[OUT], layer[IN], last - first
+    if count == stride:  # one row, without gaps
+        rows, stride, count = np.int64(1), rows * stride, rows * stride
+    at, code = (layer[W] + first) * size, np.int64(p[0])
+    factors = (p[1], p[2], t.scale, t.sign)
+    call(t.finish, (out + at, q + at, rows, stride, count, code, *factors), np.int64)
+    if first == 0 and layer[B] >= 0:
+        at, code, units = layer[B] * size, np.int64(p[3]), layer[OUT]
+        one, factors = np.int64(1), (p[4], p[5], t.scale, t.sign)
+        call(t.finish, (out + at, q + at, one, units, units, code, *factors), np.int64)
 
-    @njit(cache=True, parallel=True, nogil=True, error_model="numpy")
-    def run(
-        phase: Any,
-        workers: Any,
-        base: Any,
-        share: Any,
-        tables: Any,
-        q: Any,
-        data: Any,
-        work: Any,
-        out: Any,
-        energies: Any,
-    ) -> int:
-        want = energies.size > 0
-        for worker in prange(workers):
-            w = np.int64(worker)
-            _work(
-                phase,
-                w,
-                workers,
-                base,
-                share,
-                tables,
-                q,
-                data,
-                work,
-                out,
-                want,
-            )
-        g, f = tables[0], tables[1]
-        chunks = (g[BATCH] + g[ROWS] - 1) // g[ROWS]
-        last = phase != CHUNKS and (phase != WEIGHTS or base + share >= chunks)
-        if want and last:
-            for r in range(q.shape[0]):
-                energies[r] = _energy(f, work[2][r], chunks, work[3][r])
+
+@_inline
+def _energy(t: Any, layers: Any, priors: Any, losses: Any, q: Any) -> float:
+    """Energy of one replica from its chunks and tensors, always in the same order."""
+    data, prior = 0.0, 0.0
+    for c in range(t.chunks):
+        data += losses[c]
+    for l in range(t.layers):
+        layer, p = layers[l], priors[l]
+        at, units = q + layer[W] * t.itemsize, layer[OUT]
+        weights, code = units * layer[IN], np.int64(p[0])
+        prior += call(t.prior, (at, weights, code, p[1], p[2]), np.float64)
+        if layer[B] >= 0:
+            at, code = q + layer[B] * t.itemsize, np.int64(p[3])
+            prior += call(t.prior, (at, units, code, p[4], p[5]), np.float64)
+    return t.scale * data + prior + t.constant
+
+
+@_inline
+def _await(t: Any, address: Any, tasks: Any) -> None:
+    """Wait until so many tasks are done, all of them in other threads' hands."""
+    turns = 0
+    while look(address + _DONE) < tasks:
+        turns += 1
+        if turns > 2000 and t.yield_ != 0:
+            call(t.yield_, (), np.int32)
+
+
+def _work(version: int) -> Any:
+    """Write the kernel; ``version`` is part of its key on disk."""
+
+    def work(address: Any) -> Any:
+        t = _table(address)
+        me = take(address + _WORKER)
+        R, chunks, size = t.replicas, t.chunks, t.itemsize
+        layers = carray(pointer(t.layer_table, np.int64), (t.layers, 6))
+        blocks = carray(pointer(t.block_table, np.int64), (t.blocks, 3))
+        priors = carray(pointer(t.priors, np.float64), (t.layers, 6))
+        losses = carray(pointer(t.losses, np.float64), (R, chunks))
+        energies = carray(pointer(t.energies, np.float64), (R,))
+        own = t.scratch + size * t.own * me
+
+        start, phase, base = np.int64(0), np.int64(0), np.int64(0)
+        here = min(t.share, chunks)
+        tasks = R if t.mode == WHOLE else R * here if t.mode == PIECES else R * chunks
+        while True:
+            task = take(address + _NEXT) - start
+            while task >= tasks:  # the next phase, or the end
+                task -= tasks
+                start += tasks
+                if t.mode == PIECES and phase % 2 == 0:
+                    phase, tasks = phase + 1, R * t.blocks
+                elif t.mode == PIECES and base + here < chunks:
+                    base += here
+                    here = min(t.share, chunks - base)
+                    phase, tasks = phase + 1, R * here
+                elif t.mode != WHOLE and t.energies != 0 and phase >= 0:
+                    phase, tasks = np.int64(-1), R
+                else:
+                    return version
+            if start > 0:
+                _await(t, address, start)
+            r, first, last, place, out = task, np.int64(0), chunks, me, t.out
+            if phase < 0:
+                last = first
+            elif phase % 2 == 1:
+                r, b = task // t.blocks, task % t.blocks
+                last = first
+                out += size * t.size * r
+                for s in range(here):
+                    slot = t.slots + size * t.length * (r * t.share + s)
+                    _weights(t, layers, blocks[b], slot, own, base + s, out)
+                if base + here == chunks:
+                    q = t.q + size * t.size * r
+                    l, k = blocks[b, 0], blocks[b, 1]
+                    _finish(t, layers, priors, l, k, blocks[b, 2], q, out)
+            elif t.mode == PIECES:
+                r, s = task // here, task % here
+                first = base + s
+                last, place = first + 1, r * t.share + s
+            elif t.mode == ENERGIES:
+                r, first = task // chunks, task % chunks
+                last = first + 1
+            q = t.q + size * t.size * r
+            slot = t.slots + size * t.length * place
+            for c in range(first, last):
+                losses[r, c] = _chunk(t, layers, q, slot, own, me, r, c)
+                if t.mode == WHOLE:
+                    gradient = t.out + size * t.size * r
+                    for b in range(t.blocks):
+                        _weights(t, layers, blocks[b], slot, own, c, gradient)
+            if t.mode == WHOLE:
+                gradient = t.out + size * t.size * r
+                for l in range(t.layers):
+                    _finish(t, layers, priors, l, 0, layers[l, IN], q, gradient)
+            if t.energies != 0 and (t.mode == WHOLE or phase < 0):
+                energies[r] = _energy(t, layers, priors, losses[r], q)
+            take(address + _DONE)
+
+    return work
+
+
+@cache
+def kernel() -> Any:
+    """Compile the C function ``int64 (table)``, the same for every precision.
+
+    Each worker calls it once with the address of the same `TABLE`, whose counters
+    ``next``, ``done`` and ``worker`` start at zero.  Arrays of the table:
+
+    ==================================  ==============================================
+    q, out (R, D); energies (R,)        weights; ``sign`` times the gradient; U of the
+                                        rows used, float64, or address 0
+    X, Y (N, targets)                   data; X by strides in elements
+    slots (slots, length)               of a worker, or of a chunk with `PIECES`
+    scratch (workers, own)              see `scratch`; zeros at first
+    index, words                        (workers, CHUNK) int64, and
+                                        (workers, WORDS) uint32
+    losses (R, chunks)                  float64
+    layer_table, block_table, priors    (layers, 6), (blocks, 3) int64; (layers, 6)
+    ==================================  ==============================================
+
+    The other addresses are C functions: those of `products` and `pointwise`, `draw`,
+    `pick`, `gather`, and ``yield_``, which may be 0.
+    """
+    source = _work(fingerprint(native, products, tiles))
+    return cfunc(types.int64(types.int64), cache=True, error_model="numpy")(source)
+
+
+def _draw(order: int, version: int) -> Any:
+    """Write the choice of a chunk's rows in one order."""
+
+    def draw(
+        index: Any,
+        words: Any,
+        first: Any,
+        count: Any,
+        width: Any,
+        n_data: Any,
+        batch: Any,
+        calls: Any,
+        replica: Any,
+        k0: Any,
+        k1: Any,
+    ) -> Any:
+        rows, scratch = carray(index, (CHUNK,)), carray(words, (WORDS,))
+        batch_rows(
+            rows,
+            scratch,
+            first,
+            count,
+            order,
+            n_data,
+            batch,
+            calls,
+            replica,
+            k0,
+            k1,
+        )
+        for i in range(count, width):
+            rows[i] = rows[0]
         return version
 
-    return run
+    return draw
 
 
-run = _compile(fingerprint(batches, codes, elementary, letters, pointwise, products))
-"""run(phase, workers, base, share, tables, q, data, work, out, energies)
+@cache
+def draw(order: int) -> Any:
+    """Compile `batches.batch_rows` as a C function; padding repeats the first row."""
+    word = types.int64
+    form = word(types.CPointer(word), types.CPointer(types.uint32), *[word] * 9)
+    source = _draw(order, fingerprint(batches, codes, letters))
+    return cfunc(form, cache=True, error_model="numpy")(source)
 
-Run one phase on all workers.
 
-Parameters
-----------
-phase : int
-    `REPLICAS`: gradients, every worker with replicas of its own.  `CHUNKS`, then
-    `WEIGHTS`: the same, workers taking chunks ``base .. base + share`` and then
-    blocks of weights.  `ENERGIES`: energies only.
-workers : int
-    Number of parts.
-base, share : int
-    First chunk, and chunks a replica has slots for (`CHUNKS`, `WEIGHTS`).
-tables : (g, f, layers, blocks, priors)
-    Integers, reals and the tables of layers, of blocks of weights, of priors.
-q : array, (R, D)
-    Weights.
-data : (X, Y)
-    (N, inputs) and (N, targets).
-work : (slots, index, losses, parts)
-    Scratch: one row of slots and of indices a worker, or a chunk in `CHUNKS`.
-out : array, (R, D)
-    ``f[SIGN]`` times the gradient.
-energies : array, (R,) or (0,)
-    Energies of the rows used, float64, if there is room and the phase is the last.
-"""
+def _pick(version: int) -> Any:
+    """Write the copy of targets."""
+
+    def pick(
+        Y: Any, index: Any, count: Any, targets: Any, out: Any, stride: Any
+    ) -> Any:
+        for k in range(targets):
+            for i in range(count):
+                out[k * stride + i] = Y[index[i] * targets + k]
+        return version
+
+    return pick
+
+
+@cache
+def pick(dtype: Any) -> Any:
+    """Compile ``int64 (Y, index, count, targets, out, stride)``: targets of rows."""
+    place, word = types.CPointer(from_dtype(dtype)), types.int64
+    form = word(place, types.CPointer(word), word, word, place, word)
+    return cfunc(form, cache=True, error_model="numpy")(_pick(0))
+
+
+def _gather(real: Any, version: int) -> Any:
+    """Write the copy of rows of one type into panels of another."""
+    width = 2 * lanes(real)
+
+    def gather(
+        X: Any,
+        row: Any,
+        column: Any,
+        index: Any,
+        count: Any,
+        left: Any,
+        inputs: Any,
+        panels: Any,
+        rows: Any,
+    ) -> Any:
+        whole = inputs // width
+        for i in range(count):
+            start, soon = index[i] * row, index[min(i + _SOON, left - 1)] * row
+            for p in range(whole + 1):
+                at, source = (p * rows + i) * width, start + p * width * column
+                if p < whole and column == 1:
+                    ahead = soon + p * width
+                    fetch(X, ahead)
+                    fetch(X, ahead + width // 2)
+                    copy(X, source, panels, at)
+                else:
+                    for k in range(min(width, inputs - p * width)):
+                        panels[at + k] = real(X[source + k * column])
+        return version
+
+    return gather
+
+
+@cache
+def gather(source: Any, dtype: Any) -> Any:
+    """Compile the C function that copies rows of type ``source`` into panels.
+
+    ``int64 (X, row, column, index, count, left, inputs, panels, rows)``: X has strides
+    ``row`` and ``column`` in elements; rows ``index[:count]`` go to panels (panel,
+    rows, 2 lanes) of type ``dtype``; the next ones, of ``left``, are asked for.
+    """
+    word = types.int64
+    form = word(
+        types.CPointer(from_dtype(source)),
+        word,
+        word,
+        types.CPointer(word),
+        word,
+        word,
+        word,
+        types.CPointer(from_dtype(dtype)),
+        word,
+    )
+    copy = _gather(dtype.type, fingerprint(tiles))
+    return cfunc(form, cache=True, error_model="numpy")(copy)

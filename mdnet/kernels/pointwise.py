@@ -2,14 +2,15 @@
 
 Arrays of a layer are (units, rows): the rows of the batch lie along the vector axis,
 so that a soft-max over units is plain arithmetic between rows.  A NaN stays a NaN.
+All are C functions, compiled when a network first needs them.
 
 ===========================  =======================================================
 equation                     code
 ===========================  =======================================================
-a = f(z), z <- f'(z)         ``activate(code, z, a)``
--log p(t | z) and d/dz       ``loss(code, z, t, work, count, strength)``
--log prior, non-constant     ``prior_energy(q, start, stop, code, u, v)``
-s (c G + d(-log prior)/dq)   ``finish(out, q, start, stop, code, u, v, scale, sign)``
+a = f(z), z <- f'(z)         ``activation(code, dtype)``
+-log p(t | z) and d/dz       ``loss(code, dtype)``
+-log prior, non-constant     ``prior(dtype)``
+s (c G + d(-log prior)/dq)   ``finish(dtype)``
 ===========================  =======================================================
 
 Constants of a prior: Gaussian u = 1/s^2; Laplace u = 1/s; Student u = nu + 1,
@@ -18,12 +19,13 @@ v = nu s^2.  ``strength`` is 1/noise^2 of the Gaussian likelihood.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import njit
+from numba import carray, cfunc, from_dtype, njit, types
 
+from mdnet.kernels import codes, elementary
 from mdnet.kernels.codes import (
     ACTIVATIONS,
     GELU_CUBE,
@@ -34,16 +36,19 @@ from mdnet.kernels.codes import (
     SELU_SCALE,
 )
 from mdnet.kernels.elementary import exp, expm1, log, log1p_unit, sigmoid, tanh
+from mdnet.kernels.fingerprint import fingerprint
 
 __all__ = [
-    "activate",
+    "activation",
     "finish",
     "loss",
-    "prior_energy",
+    "prior",
 ]
 
-_scalar = njit(fastmath={"contract", "nsz"}, error_model="numpy")
-_sums = njit(fastmath={"contract", "nsz", "reassoc"}, error_model="numpy")
+_OPTIONS: Any = {"fastmath": {"contract", "nsz"}, "error_model": "numpy"}
+_REORDERED = {"contract", "nsz", "reassoc"}
+_scalar = njit(**_OPTIONS)
+_sums = njit(fastmath=_REORDERED, error_model="numpy")
 
 _RELU, _TANH, _SILU = (ACTIVATIONS[name] for name in ("relu", "tanh", "silu"))
 _GELU, _SOFTPLUS, _SELU = (ACTIVATIONS[name] for name in ("gelu", "softplus", "selu"))
@@ -104,52 +109,62 @@ def _selu(x: Any, F: Any) -> Any:
     )
 
 
-def _sweep(pair: Callable[[Any, Any], Any]) -> Any:
-    """Compile the loop of one activation."""
+def _sweep(code: int, real: Any, version: int) -> Any:
+    """Write the loop of one activation; ``version`` is part of its key on disk.
 
-    @_scalar
-    def sweep(z: Any, a: Any) -> None:
-        for o in range(z.shape[0]):
-            x, y = z[o], a[o]
-            for i in range(x.size):
-                y[i], x[i] = pair(x[i], z.dtype.type)
+    ``code`` is a constant of the closure: Numba drops all branches but one.
+    """
+
+    def sweep(z: Any, a: Any, units: Any, width: Any, stride: Any) -> Any:
+        for o in range(units):
+            for i in range(o * stride, o * stride + width):
+                x = z[i]
+                if code == _RELU:
+                    value, slope = _relu(x, real)
+                elif code == _TANH:
+                    value, slope = _tanh(x, real)
+                elif code == _SILU:
+                    value, slope = _silu(x, real)
+                elif code == _GELU:
+                    value, slope = _gelu(x, real)
+                elif code == _SOFTPLUS:
+                    value, slope = _softplus(x, real)
+                elif code == _SELU:
+                    value, slope = _selu(x, real)
+                else:
+                    value, slope = _identity(x, real)
+                a[i] = value
+                z[i] = slope
+        return version
 
     return sweep
 
 
-_sweep_identity, _sweep_relu, _sweep_tanh = map(_sweep, (_identity, _relu, _tanh))
-_sweep_silu, _sweep_gelu = map(_sweep, (_silu, _gelu))
-_sweep_softplus, _sweep_selu = map(_sweep, (_softplus, _selu))
+@cache
+def activation(code: int, dtype: Any) -> Any:
+    """Compile an activation.
 
-
-@_scalar
-def activate(code: Any, z: Any, a: Any) -> None:
-    """Write f(z) into ``a`` and f'(z) over ``z``."""
-    if code == _RELU:
-        _sweep_relu(z, a)
-    elif code == _TANH:
-        _sweep_tanh(z, a)
-    elif code == _SILU:
-        _sweep_silu(z, a)
-    elif code == _GELU:
-        _sweep_gelu(z, a)
-    elif code == _SOFTPLUS:
-        _sweep_softplus(z, a)
-    elif code == _SELU:
-        _sweep_selu(z, a)
-    else:
-        _sweep_identity(z, a)
+    Returns
+    -------
+    C function ``int64 (z, a, units, width, stride)``
+        Writes f(z) into ``a`` and f'(z) over ``z``, both (units, width) with
+        ``stride`` numbers between units.
+    """
+    place, word = types.CPointer(from_dtype(dtype)), types.int64
+    form = word(place, place, word, word, word)
+    source = _sweep(code, dtype.type, fingerprint(codes, elementary))
+    return cfunc(form, cache=True, **_OPTIONS)(source)
 
 
 # --- likelihoods: z becomes d(-log p)/dz; the value is a float64 sum over the rows ----
 
 
 @_scalar
-def _categorical(z: Any, t: Any, work: Any) -> None:
+def _categorical(z: Any, t: Any, work: Any, width: int) -> None:
     real = z.dtype.type
     zero, one = real(0.0), real(1.0)
     rows, top, total, label = work[0], work[1], work[2], t[0]
-    classes, width = z.shape
+    classes = z.shape[0]
     for i in range(width):
         top[i] = z[0, i]
         total[i] = zero
@@ -158,14 +173,14 @@ def _categorical(z: Any, t: Any, work: Any) -> None:
         x = z[c]
         for i in range(width):
             top[i] = x[i] if x[i] > top[i] else top[i]
+    # Two loops, each of few arrays: LLVM checks eight pairs for overlap, no more.
     for c in range(classes):
         x, name = z[c], real(c)
         for i in range(width):
-            shifted = x[i] - top[i]
-            e = exp(shifted)
-            rows[i] -= shifted if label[i] == name else zero
-            total[i] += e
-            x[i] = e
+            rows[i] += top[i] - x[i] if label[i] == name else zero
+        for i in range(width):
+            x[i] = exp(x[i] - top[i])
+            total[i] += x[i]
     for i in range(width):
         rows[i] += log(total[i])
         total[i] = one / total[i]
@@ -176,28 +191,28 @@ def _categorical(z: Any, t: Any, work: Any) -> None:
 
 
 @_scalar
-def _gaussian(z: Any, t: Any, work: Any, strength: float) -> None:
+def _gaussian(z: Any, t: Any, work: Any, width: int, strength: float) -> None:
     real = z.dtype.type
     k, half, rows = real(strength), real(0.5), work[0]
-    for i in range(z.shape[1]):
+    for i in range(width):
         rows[i] = real(0.0)
     for o in range(z.shape[0]):
         x, y = z[o], t[o]
-        for i in range(z.shape[1]):
+        for i in range(width):
             miss = x[i] - y[i]
             rows[i] += half * k * miss * miss
             x[i] = k * miss
 
 
 @_scalar
-def _bernoulli(z: Any, t: Any, work: Any) -> None:
+def _bernoulli(z: Any, t: Any, work: Any, width: int) -> None:
     real = z.dtype.type
     rows = work[0]
-    for i in range(z.shape[1]):
+    for i in range(width):
         rows[i] = real(0.0)
     for o in range(z.shape[0]):
         x, y = z[o], t[o]
-        for i in range(z.shape[1]):
+        for i in range(width):
             value, slope = _softplus(x[i], real)
             rows[i] += value - x[i] * y[i]
             x[i] = slope - y[i]
@@ -211,84 +226,138 @@ def _total(rows: Any, count: int) -> float:
     return total
 
 
-@_scalar
-def loss(code: Any, z: Any, t: Any, work: Any, count: int, strength: float) -> float:
-    """Sum of -log p over the first ``count`` rows, without constants.
+def _loss(code: int, version: int) -> Any:
+    """Write one likelihood; ``version`` is part of its key on disk."""
 
-    Parameters
-    ----------
-    code : int
-        Likelihood.
-    z : array, (outputs, rows)
-        Network outputs; replaced by the derivative, zero beyond ``count``.
-    t : array, (targets, rows)
-        Targets; for "categorical" one row of class numbers.
-    work : array, (3, rows)
-        Scratch.
-    count : int
-        Rows that are data; the others are padding.
-    strength : float
-        1/noise^2 of "gaussian".
+    def loss(
+        z: Any,
+        t: Any,
+        work: Any,
+        outputs: Any,
+        targets: Any,
+        width: Any,
+        stride: Any,
+        count: Any,
+        strength: Any,
+    ) -> Any:
+        z_all = carray(z, (outputs, stride))
+        t_all = carray(t, (targets, stride))
+        w_all = carray(work, (3, stride))
+        if code == _CATEGORICAL:
+            _categorical(z_all, t_all, w_all, width)
+        elif code == _GAUSSIAN:
+            _gaussian(z_all, t_all, w_all, width, strength)
+        else:
+            _bernoulli(z_all, t_all, w_all, width)
+        for o in range(outputs):
+            for i in range(count, width):
+                z_all[o, i] = 0
+        # Zero times the version: what a closure does not use is no part of its key.
+        return _total(w_all[0], count) + 0.0 * version
+
+    return loss
+
+
+@cache
+def loss(code: int, dtype: Any) -> Any:
+    """Compile a likelihood.
+
+    Returns
+    -------
+    C function ``float64 (z, t, work, outputs, targets, width, stride, count, k)``
+        Sum of -log p over the first ``count`` rows, without constants.  Outputs z
+        (outputs, width) become the derivative, zero beyond ``count``; targets t
+        (targets, width) hold one row of class numbers if "categorical"; ``work`` is
+        scratch (3, width); k is 1/noise^2 if "gaussian".
     """
-    if code == _CATEGORICAL:
-        _categorical(z, t, work)
-    elif code == _GAUSSIAN:
-        _gaussian(z, t, work, strength)
-    else:
-        _bernoulli(z, t, work)
-    for o in range(z.shape[0]):
-        for i in range(count, z.shape[1]):
-            z[o, i] = z.dtype.type(0.0)
-    return _total(work[0], count)
+    place, word = types.CPointer(from_dtype(dtype)), types.int64
+    form = types.float64(
+        place, place, place, word, word, word, word, word, types.float64
+    )
+    source = _loss(code, fingerprint(codes, elementary))
+    return cfunc(form, cache=True, **_OPTIONS)(source)
 
 
 # --- priors ---------------------------------------------------------------------------
 
 
-@_sums
-def prior_energy(q: Any, start: int, stop: int, code: Any, u: float, v: float) -> float:
-    """-log prior of q[start:stop] without its constant, in float64."""
-    total = 0.0
-    if code == _NORMAL:
-        for i in range(start, stop):
-            total += np.float64(q[i]) * np.float64(q[i])
-        total *= 0.5 * u
-    elif code == _LAPLACE:
-        for i in range(start, stop):
-            total += abs(np.float64(q[i]))
-        total *= u
-    elif code == _STUDENT:
-        for i in range(start, stop):
-            x = np.float64(q[i])
-            total += log(1.0 + x * x / v)
-        total *= 0.5 * u
-    return total
+def _prior(version: int) -> Any:
+    """Write the energy of the priors; ``version`` is part of its key on disk."""
+
+    def prior(q: Any, count: Any, code: Any, u: Any, v: Any) -> Any:
+        total = 0.0 * version
+        if code == _NORMAL:
+            for i in range(count):
+                total += np.float64(q[i]) * np.float64(q[i])
+            total *= 0.5 * u
+        elif code == _LAPLACE:
+            for i in range(count):
+                total += abs(np.float64(q[i]))
+            total *= u
+        elif code == _STUDENT:
+            for i in range(count):
+                x = np.float64(q[i])
+                total += log(1.0 + x * x / v)
+            total *= 0.5 * u
+        return total
+
+    return prior
 
 
-@_scalar
-def finish(
-    out: Any,
-    q: Any,
-    start: int,
-    stop: int,
-    code: Any,
-    u: float,
-    v: float,
-    scale: float,
-    sign: float,
-) -> None:
-    """Scale and sign: out <- sign (scale out + d(-log prior)/dq) on [start, stop)."""
-    real = out.dtype.type
-    a, b, c, d = real(sign * scale), real(sign * u), real(v), real(0.0)
-    if code == _NORMAL:
-        for i in range(start, stop):
-            out[i] = a * out[i] + b * q[i]
-    elif code == _LAPLACE:
-        for i in range(start, stop):
-            out[i] = a * out[i] + (b if q[i] > d else (-b if q[i] < d else d))
-    elif code == _STUDENT:
-        for i in range(start, stop):
-            out[i] = a * out[i] + b * q[i] / (c + q[i] * q[i])
-    else:
-        for i in range(start, stop):
-            out[i] = a * out[i]
+@cache
+def prior(dtype: Any) -> Any:
+    """Compile ``float64 (q, count, code, u, v)``.
+
+    -log prior of ``count`` weights without its constant, in float64.
+    """
+    place, word, real = types.CPointer(from_dtype(dtype)), types.int64, types.float64
+    source = _prior(fingerprint(codes, elementary))
+    options = {**_OPTIONS, "fastmath": _REORDERED}
+    return cfunc(real(place, word, word, real, real), cache=True, **options)(source)
+
+
+def _finish(real: Any, version: int) -> Any:
+    """Write the last pass over a gradient; ``version`` is part of its key on disk."""
+
+    def finish(
+        out: Any,
+        q: Any,
+        rows: Any,
+        stride: Any,
+        count: Any,
+        code: Any,
+        u: Any,
+        v: Any,
+        scale: Any,
+        sign: Any,
+    ) -> Any:
+        a, b, c, d = real(sign * scale), real(sign * u), real(v), real(0.0)
+        for start in range(0, rows * stride, stride):
+            stop = start + count
+            if code == _NORMAL:
+                for i in range(start, stop):
+                    out[i] = a * out[i] + b * q[i]
+            elif code == _LAPLACE:
+                for i in range(start, stop):
+                    out[i] = a * out[i] + (b if q[i] > d else (-b if q[i] < d else d))
+            elif code == _STUDENT:
+                for i in range(start, stop):
+                    out[i] = a * out[i] + b * q[i] / (c + q[i] * q[i])
+            else:
+                for i in range(start, stop):
+                    out[i] = a * out[i]
+        return version
+
+    return finish
+
+
+@cache
+def finish(dtype: Any) -> Any:
+    """Compile ``int64 (out, q, rows, stride, count, code, u, v, scale, sign)``.
+
+    out <- sign (scale out + d(-log prior)/dq), for ``count`` weights of each row.
+    """
+    place, word, real = types.CPointer(from_dtype(dtype)), types.int64, types.float64
+    form = word(place, place, *[word] * 4, *[real] * 4)
+    source = _finish(dtype.type, fingerprint(codes))
+    return cfunc(form, cache=True, **_OPTIONS)(source)

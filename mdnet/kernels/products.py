@@ -1,177 +1,342 @@
-"""Matrix products of network-sized blocks, as loops that LLVM vectorises.
+"""Matrix products of network-sized blocks, cut into register tiles.
 
-Four rows by four terms are held in registers.  On blocks that stay in cache this
-meets or beats a BLAS call (which packs its operands first), needs no second thread
-pool, and makes every element a sum in a fixed order: cutting the rows among threads
-changes no bit.  All operands have unit stride along their last axis, except ``w``.
+Layers lie as (units, rows of the batch), rows along the vectors, with a fixed distance
+``stride`` between units.  Where the sum runs over the rows of the batch, the other
+operand is wanted row by row instead, in panels of two vectors: (rows, 2 lanes).
 
-======================================  ================================
-product                                 code
-======================================  ================================
-z[o, :] += sum_k w[o, k] a[k, :]        ``mix_rows(w, a, z, o0, o1)``
-g[o, k] += sum_i d[o, i] a[k, i]        ``dot_rows(d, a, g, o0, o1)``
-======================================  ================================
+==========================================  ============================================
+product                                     code
+==========================================  ============================================
+z[o, i] = b[o] + sum_k w[o, k] a[k, i]      ``forward``, or ``first_layer``
+e[k, i] = s[k, i] sum_o w[o, k] d[o, i]     ``backward``
+g[o, k] += sum_i d[o, i] a[k, i]            ``outer``
+==========================================  ============================================
+
+These take addresses, and reach the arithmetic of a precision through the C functions
+`column`, `turn`, `row_sums` and `edge` that their table names; ``t`` is a
+`mdnet.kernels.dense.TABLE`.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
-from numba import njit
+import numpy as np
+from numba import cfunc, from_dtype, njit, types
 
-__all__ = ["dot_rows", "mix_rows"]
+from mdnet.kernels import native, tiles
+from mdnet.kernels.fingerprint import fingerprint
+from mdnet.kernels.native import call, pointer
+from mdnet.kernels.tiles import (
+    ADD,
+    FRESH,
+    HEIGHT,
+    TIMES,
+    VECTOR,
+    lanes,
+    tile,
+    transpose,
+)
 
-_linear = njit(fastmath={"contract", "nsz"}, error_model="numpy")
-_sums = njit(fastmath={"contract", "nsz", "reassoc"}, error_model="numpy")
+__all__ = [
+    "DEPTH",
+    "backward",
+    "column",
+    "edge",
+    "first_layer",
+    "forward",
+    "outer",
+    "row_sums",
+    "turn",
+]
 
+DEPTH = 160
+"""Most inputs of the first layer that are transposed at a time: 20 KB stay in L1."""
 
-@_linear
-def _mix_four(w: Any, a: Any, z: Any, o: int) -> None:
-    terms, width = a.shape
-    whole = terms - terms % 4
-    z0, z1, z2, z3 = z[o], z[o + 1], z[o + 2], z[o + 3]
-    for k in range(0, whole, 4):
-        a0, a1, a2, a3 = a[k], a[k + 1], a[k + 2], a[k + 3]
-        p0, p1, p2, p3 = w[o, k], w[o, k + 1], w[o, k + 2], w[o, k + 3]
-        q0, q1, q2, q3 = w[o + 1, k], w[o + 1, k + 1], w[o + 1, k + 2], w[o + 1, k + 3]
-        r0, r1, r2, r3 = w[o + 2, k], w[o + 2, k + 1], w[o + 2, k + 2], w[o + 2, k + 3]
-        s0, s1, s2, s3 = w[o + 3, k], w[o + 3, k + 1], w[o + 3, k + 2], w[o + 3, k + 3]
-        for i in range(width):
-            b0, b1, b2, b3 = a0[i], a1[i], a2[i], a3[i]
-            z0[i] = z0[i] + p0 * b0 + p1 * b1 + p2 * b2 + p3 * b3
-            z1[i] = z1[i] + q0 * b0 + q1 * b1 + q2 * b2 + q3 * b3
-            z2[i] = z2[i] + r0 * b0 + r1 * b1 + r2 * b2 + r3 * b3
-            z3[i] = z3[i] + s0 * b0 + s1 * b1 + s2 * b2 + s3 * b3
-    for k in range(whole, terms):
-        a0 = a[k]
-        p0, q0, r0, s0 = w[o, k], w[o + 1, k], w[o + 2, k], w[o + 3, k]
-        for i in range(width):
-            b0 = a0[i]
-            z0[i] = z0[i] + p0 * b0
-            z1[i] = z1[i] + q0 * b0
-            z2[i] = z2[i] + r0 * b0
-            z3[i] = z3[i] + s0 * b0
+_PANEL = 2 * VECTOR
+"""Bytes of a row of a panel."""
 
-
-@_linear
-def _mix_one(w: Any, a: Any, z: Any, o: int) -> None:
-    terms, width = a.shape
-    whole = terms - terms % 4
-    z0 = z[o]
-    for k in range(0, whole, 4):
-        a0, a1, a2, a3 = a[k], a[k + 1], a[k + 2], a[k + 3]
-        p0, p1, p2, p3 = w[o, k], w[o, k + 1], w[o, k + 2], w[o, k + 3]
-        for i in range(width):
-            z0[i] = z0[i] + p0 * a0[i] + p1 * a1[i] + p2 * a2[i] + p3 * a3[i]
-    for k in range(whole, terms):
-        a0, p0 = a[k], w[o, k]
-        for i in range(width):
-            z0[i] = z0[i] + p0 * a0[i]
+_OPTIONS: Any = {"error_model": "numpy", "fastmath": {"contract", "nsz"}}
+_plain = njit(**_OPTIONS)
+_inline = njit(inline="always", **_OPTIONS)
 
 
-@_linear
-def mix_rows(w: Any, a: Any, z: Any, first: int, last: int) -> None:
-    """z[o, :] += sum_k w[o, k] a[k, :] for first <= o < last."""
-    whole = last - (last - first) % 4
-    for o in range(first, whole, 4):
-        _mix_four(w, a, z, o)
-    for o in range(whole, last):
-        _mix_one(w, a, z, o)
+# --- C functions of one precision; addresses are integers, strides are elements -------
 
 
-@_sums
-def _dot_four(d: Any, a: Any, g: Any, o: int) -> None:
-    terms, width = a.shape
-    whole = terms - terms % 4
-    d0, d1, d2, d3 = d[o], d[o + 1], d[o + 2], d[o + 3]
-    zero = d.dtype.type(0)
-    for k in range(0, whole, 4):
-        a0, a1, a2, a3 = a[k], a[k + 1], a[k + 2], a[k + 3]
-        p0 = p1 = p2 = p3 = zero
-        q0 = q1 = q2 = q3 = zero
-        r0 = r1 = r2 = r3 = zero
-        s0 = s1 = s2 = s3 = zero
-        for i in range(width):
-            b0, b1, b2, b3 = a0[i], a1[i], a2[i], a3[i]
-            c0, c1, c2, c3 = d0[i], d1[i], d2[i], d3[i]
-            p0 += c0 * b0
-            p1 += c0 * b1
-            p2 += c0 * b2
-            p3 += c0 * b3
-            q0 += c1 * b0
-            q1 += c1 * b1
-            q2 += c1 * b2
-            q3 += c1 * b3
-            r0 += c2 * b0
-            r1 += c2 * b1
-            r2 += c2 * b2
-            r3 += c2 * b3
-            s0 += c3 * b0
-            s1 += c3 * b1
-            s2 += c3 * b2
-            s3 += c3 * b3
-        g[o, k] += p0
-        g[o, k + 1] += p1
-        g[o, k + 2] += p2
-        g[o, k + 3] += p3
-        g[o + 1, k] += q0
-        g[o + 1, k + 1] += q1
-        g[o + 1, k + 2] += q2
-        g[o + 1, k + 3] += q3
-        g[o + 2, k] += r0
-        g[o + 2, k + 1] += r1
-        g[o + 2, k + 2] += r2
-        g[o + 2, k + 3] += r3
-        g[o + 3, k] += s0
-        g[o + 3, k + 1] += s1
-        g[o + 3, k + 2] += s2
-        g[o + 3, k + 3] += s3
-    for k in range(whole, terms):
-        a0 = a[k]
-        p0 = q0 = r0 = s0 = zero
-        for i in range(width):
-            b0 = a0[i]
-            p0 += d0[i] * b0
-            q0 += d1[i] * b0
-            r0 += d2[i] * b0
-            s0 += d3[i] * b0
-        g[o, k] += p0
-        g[o + 1, k] += q0
-        g[o + 2, k] += r0
-        g[o + 3, k] += s0
+def _column(real: Any, version: int) -> Any:
+    size = np.dtype(real).itemsize
+
+    def column(
+        units: Any,
+        n: Any,
+        depth: Any,
+        w: Any,
+        wm: Any,
+        wk: Any,
+        a: Any,
+        ak: Any,
+        z: Any,
+        zm: Any,
+        mode: Any,
+        bias: Any,
+        bm: Any,
+    ) -> Any:
+        parts = (units + HEIGHT - 1) // HEIGHT
+        height = units // parts
+        higher = units - height * parts
+        data = pointer(a, real)
+        for part in range(parts):
+            m = height + 1 if part < higher else height
+            row, to, start = pointer(w, real), pointer(z, real), pointer(bias, real)
+            tile(m, n, depth, row, wm, wk, data, ak, to, zm, mode, start, bm)
+            w += m * wm * size
+            z += m * zm * size
+            bias += m * bm * size
+        return version
+
+    return column
 
 
-@_sums
-def _dot_one(d: Any, a: Any, g: Any, o: int) -> None:
-    terms, width = a.shape
-    whole = terms - terms % 4
-    d0 = d[o]
-    zero = d.dtype.type(0)
-    for k in range(0, whole, 4):
-        a0, a1, a2, a3 = a[k], a[k + 1], a[k + 2], a[k + 3]
-        p0 = p1 = p2 = p3 = zero
-        for i in range(width):
-            c0 = d0[i]
-            p0 += c0 * a0[i]
-            p1 += c0 * a1[i]
-            p2 += c0 * a2[i]
-            p3 += c0 * a3[i]
-        g[o, k] += p0
-        g[o, k + 1] += p1
-        g[o, k + 2] += p2
-        g[o, k + 3] += p3
-    for k in range(whole, terms):
-        a0, p0 = a[k], zero
-        for i in range(width):
-            p0 += d0[i] * a0[i]
-        g[o, k] += p0
+@cache
+def column(dtype: Any) -> Any:
+    """Compile tiles of near-equal height, one below the other: `tile`, any height."""
+    source = _column(dtype.type, fingerprint(native, tiles))
+    return cfunc(types.int64(*[types.int64] * 13), cache=True, **_OPTIONS)(source)
 
 
-@_linear
-def dot_rows(d: Any, a: Any, g: Any, first: int, last: int) -> None:
-    """g[o, k] += sum_i d[o, i] a[k, i] for first <= o < last."""
-    whole = last - (last - first) % 4
-    for o in range(first, whole, 4):
-        _dot_four(d, a, g, o)
-    for o in range(whole, last):
-        _dot_one(d, a, g, o)
+def _turn(real: Any, version: int) -> Any:
+    per, size = lanes(real), np.dtype(real).itemsize
+
+    def turn(src: Any, sm: Any, dst: Any, dm: Any, blocks: Any) -> Any:
+        for _ in range(blocks):
+            transpose(pointer(src, real), sm, pointer(dst, real), dm)
+            src += per * size
+            dst += per * dm * size
+        return version
+
+    return turn
+
+
+@cache
+def turn(dtype: Any) -> Any:
+    """Compile ``int64 (src, sm, dst, dm, blocks)``: transpose blocks in one row.
+
+    The next block is a vector further in ``src`` and a block of rows in ``dst``.
+    """
+    source = _turn(dtype.type, fingerprint(native, tiles))
+    return cfunc(types.int64(*[types.int64] * 5), cache=True, **_OPTIONS)(source)
+
+
+def _row_sums(version: int) -> Any:
+    def row_sums(
+        delta: Any, stride: Any, units: Any, count: Any, out: Any, fresh: Any
+    ) -> Any:
+        for o in range(units):
+            total = delta[0] - delta[0]
+            for i in range(o * stride, o * stride + count):
+                total += delta[i]
+            out[o] = total if fresh == 1 else out[o] + total
+        return version
+
+    return row_sums
+
+
+@cache
+def row_sums(dtype: Any) -> Any:
+    """Compile ``int64 (delta, stride, units, count, out, fresh)``: sums over rows."""
+    place, word = types.CPointer(from_dtype(dtype)), types.int64
+    form = word(place, word, word, word, place, word)
+    options = {**_OPTIONS, "fastmath": {"contract", "nsz", "reassoc"}}
+    return cfunc(form, cache=True, **options)(_row_sums(0))
+
+
+def _edge(version: int) -> Any:
+    def edge(
+        src: Any, width: Any, out: Any, stride: Any, m: Any, columns: Any, fresh: Any
+    ) -> Any:
+        for i in range(m):
+            for j in range(columns):
+                x = src[i * width + j]
+                at = i * stride + j
+                out[at] = x if fresh == 1 else out[at] + x
+        return version
+
+    return edge
+
+
+@cache
+def edge(dtype: Any) -> Any:
+    """Compile ``int64 (src, width, out, stride, m, columns, fresh)``.
+
+    Adds the (m, columns) corner of a tile whose vectors reach too far.
+    """
+    place, word = types.CPointer(from_dtype(dtype)), types.int64
+    form = word(place, word, place, word, word, word, word)
+    return cfunc(form, cache=True, **_OPTIONS)(_edge(0))
+
+
+# --- products of layers, any precision ------------------------------------------------
+
+
+@_inline
+def _tiles(
+    t: Any,
+    units: Any,
+    n: Any,
+    depth: Any,
+    w: Any,
+    wm: Any,
+    wk: Any,
+    a: Any,
+    ak: Any,
+    z: Any,
+    zm: Any,
+    mode: Any,
+    bias: Any,
+    bm: Any,
+) -> None:
+    call(
+        t.column,
+        (units, n, depth, w, wm, wk, a, ak, z, zm, np.int64(mode), bias, bm),
+        np.int64,
+    )
+
+
+@_inline
+def forward(
+    t: Any,
+    units: int,
+    inputs: int,
+    vectors: int,
+    w: int,
+    a: int,
+    z: int,
+    bias: int,
+    bm: int,
+) -> None:
+    """Outputs ``z`` of one layer from inputs ``a``."""
+    s = t.stride
+    for v in range(0, vectors, 2):
+        n, at = min(2, vectors - v), v * VECTOR
+        _tiles(t, units, n, inputs, w, inputs, 1, a + at, s, z + at, s, FRESH, bias, bm)
+
+
+@_inline
+def first_layer(
+    t: Any,
+    units: int,
+    inputs: int,
+    n: int,
+    w: int,
+    panels: int,
+    z: int,
+    block: int,
+    bias: int,
+    bm: int,
+) -> None:
+    """As `forward` for n vectors, from panels of ``t.panel_rows`` rows.
+
+    They are transposed piece by piece into ``block``, which stays in L1.
+    """
+    per, width = t.lanes, 2 * t.lanes
+    pieces = (inputs + DEPTH - 1) // DEPTH
+    step = ((inputs + pieces - 1) // pieces + per - 1) // per * per
+    for first in range(0, inputs, step):
+        depth = min(step, inputs - first)
+        for k in range(0, depth, per):
+            panel, inside = (first + k) // width, (first + k) % width
+            source = panels + panel * t.panel_rows * _PANEL + inside * t.itemsize
+            for h in range(n):
+                call(
+                    t.turn,
+                    (
+                        source + h * per * _PANEL,
+                        width,
+                        block + k * _PANEL + h * VECTOR,
+                        width,
+                        np.int64(1),
+                    ),
+                    np.int64,
+                )
+        mode = FRESH if first == 0 else ADD
+        row = w + first * t.itemsize
+        _tiles(
+            t,
+            units,
+            n,
+            depth,
+            row,
+            inputs,
+            1,
+            block,
+            width,
+            z,
+            t.stride,
+            mode,
+            bias,
+            bm,
+        )
+
+
+@_inline
+def backward(
+    t: Any, units: int, inputs: int, vectors: int, w: int, delta: int, slope: int
+) -> None:
+    """Multiply ``slope`` (inputs, rows) by the errors of a layer's inputs."""
+    s = t.stride
+    for v in range(0, vectors, 2):
+        n, at = min(2, vectors - v), v * VECTOR
+        a, z = delta + at, slope + at
+        _tiles(t, inputs, n, units, w, 1, inputs, a, s, z, s, TIMES, w, 0)
+
+
+@_plain
+def outer(
+    t: Any,
+    units: int,
+    inputs: int,
+    first: int,
+    last: int,
+    count: int,
+    vectors: int,
+    delta: int,
+    a: int,
+    rows: int,
+    own: int,
+    out: int,
+    fresh: int,
+) -> None:
+    """Columns ``first <= k < last`` of a layer's gradient, from ``count`` rows.
+
+    Inputs are panels of ``rows`` rows if that is positive, else (inputs, rows), which
+    are transposed in the worker's scratch ``own``.  If ``fresh`` is 1, what ``out``
+    held is forgotten.
+    """
+    per, width, s = t.lanes, 2 * t.lanes, t.stride
+    block, corner = own + _PANEL, own + (t.own - HEIGHT * width) * t.itemsize
+    mode = FRESH if fresh == 1 else ADD
+    for k in range(first, last, width):
+        columns = min(width, inputs - k)
+        n = (columns + per - 1) // per
+        data = block
+        if rows > 0:
+            data = a + k // width * rows * _PANEL
+        else:
+            for h in range(n):
+                source = a + (k + h * per) * s * t.itemsize
+                to = block + h * VECTOR
+                call(t.turn, (source, s, to, width, vectors), np.int64)
+        g = out + k * t.itemsize
+        if columns == n * per:
+            _tiles(
+                t, units, n, count, delta, s, 1, data, width, g, inputs, mode, own, 0
+            )
+            continue
+        # Tiles are whole vectors wide: sum aside, then add the columns there are.
+        for o in range(0, units, HEIGHT):
+            m = min(HEIGHT, units - o)
+            d, to = delta + o * s * t.itemsize, g + o * inputs * t.itemsize
+            _tiles(t, m, n, count, d, s, 1, data, width, corner, width, FRESH, own, 0)
+            call(t.edge, (corner, width, to, inputs, m, columns, fresh), np.int64)

@@ -1,0 +1,338 @@
+"""Posterior energies and gradients of an MLP by `mdnet.kernels.dense`, on the CPU."""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mdnet import random
+from mdnet.backend import Backend
+from mdnet.kernels.codes import ACTIVATIONS, ORDERS
+from mdnet.typing import Array
+
+if TYPE_CHECKING:
+    from mdnet.potentials.evaluators import Batch
+    from mdnet.potentials.posterior import Posterior
+
+__all__ = ["DenseEvaluator"]
+
+
+class DenseEvaluator:
+    """Energies and gradients of an MLP by `mdnet.kernels.dense`; as `ArrayEvaluator`.
+
+    Owns every work array: no call allocates.  Which threads do what is decided by the
+    sizes and the moment, and changes no bit of a result.
+    """
+
+    SMALL = 2_000_000
+    """Multiplications below which waking a thread costs more than it saves."""
+    SCRATCH = 2**28
+    """Most bytes of slots kept for few replicas sharing all threads."""
+
+    def __init__(
+        self,
+        model: Posterior,
+        backend: Backend,
+        replicas: int,
+        seed: int,
+        batch: Batch | None = None,
+    ) -> None:
+        import numba
+
+        from mdnet.kernels import dense, native, pointwise, products, tiles
+
+        self.full = batch is None
+        self.polynomial: tuple[float, float, float, float] | None = None
+        self._numba, self._launch, self._modes = numba, native.launch, dense
+        self._dtype, self._replicas = backend.force_dtype, replicas
+        X, Y = model.arrays(self._dtype)
+        n_data = Y.shape[0]
+        count = n_data if batch is None else batch.size
+        code, strength = model.likelihood.kernel  # type: ignore[attr-defined]
+        work = dense.kernel()
+        self._work, self._address = work.ctypes, work.address
+
+        # A slot: panels of inputs, targets, 3 rows of the likelihood, then z and a of
+        # each layer.  Units a multiple of 512 bytes apart would share few cache sets,
+        # and so would panels of 128 rows.
+        per = tiles.lanes(self._dtype)
+        layers, blocks, priors = _tables(model, 2 * per)
+        chunk = max(_chunk_rows(count), _chunk_rows(n_data))
+        size = self._dtype.itemsize
+        stride = chunk + (dense.PAD if chunk * size % 512 == 0 else 0)
+        inputs, targets, units = X.shape[1], Y.shape[1], layers[:, dense.OUT]
+        panels = -(-inputs // (2 * per)) * 2 * per * (chunk + 1)
+        at = panels + stride * np.cumsum([0, targets, 3])
+        starts = at[2] + stride * 2 * (np.cumsum(units) - units)
+        layers[:, dense.Z], layers[:, dense.A] = starts, starts + stride * units
+        # Blocks that are transposed may reach beyond the last layer's inputs.
+        length = -(-int(at[2] + stride * (2 * units.sum() + per)) // 64) * 64
+
+        most = numba.config.NUMBA_NUM_THREADS
+        chunks = -(-n_data // _chunk_rows(n_data))
+        share = min(
+            chunks,
+            -(-4 * most // replicas),
+            max(1, self.SCRATCH // (replicas * length * size)),
+        )
+        self._divisible = replicas < 4 * most
+        slots = max(most, replicas * share if self._divisible else 0)
+        own = dense.scratch(self._dtype)
+        arrays = {
+            "slots": _aligned((slots, length), self._dtype),
+            "scratch": _aligned((most, own), self._dtype),
+            "index": np.zeros((most, dense.CHUNK), np.int64),
+            "words": np.zeros((most, dense.WORDS), np.uint32),
+            "losses": np.zeros((replicas, chunks)),
+            "layer_table": layers,
+            "block_table": blocks,
+            "priors": priors,
+            "X": X,
+            "Y": Y,
+        }
+        self._arrays = arrays
+        activation = ACTIVATIONS[model.network.activation]  # type: ignore[attr-defined]
+        kind = self._dtype
+        functions = {
+            "pick": dense.pick(kind),
+            "gather": dense.gather(X.dtype, kind),
+            "column": products.column(kind),
+            "turn": products.turn(kind),
+            "row_sums": products.row_sums(kind),
+            "edge": products.edge(kind),
+            "activate": pointwise.activation(activation, kind),
+            "loss": pointwise.loss(code, kind),
+            "finish": pointwise.finish(kind),
+            "prior": pointwise.prior(kind),
+        }
+        k0, k1 = random.seed_words(seed)
+        common = {
+            "replicas": replicas,
+            "size": model.size,
+            "n_data": n_data,
+            "share": share,
+            "k0": k0,
+            "k1": k1,
+            "layers": len(layers),
+            "blocks": len(blocks),
+            "inputs": inputs,
+            "targets": targets,
+            "itemsize": size,
+            "lanes": per,
+            "stride": stride,
+            "panel_rows": chunk + 1,
+            "target_at": at[0],
+            "work_at": at[1],
+            "length": length,
+            "own": own,
+            "X_row": X.strides[0] // X.itemsize,
+            "X_column": X.strides[1] // X.itemsize,
+            "strength": strength,
+            "constant": model.constant,
+            "yield_": _yield_address(),
+            **{name: array.ctypes.data for name, array in arrays.items()},
+            **{name: function.address for name, function in functions.items()},
+        }
+
+        def table(rows: int, b: Batch | None) -> _Table:
+            settings = {
+                "batch": rows,
+                "rows": _chunk_rows(rows),
+                "chunks": -(-rows // _chunk_rows(rows)),
+                "draw": dense.draw(ORDERS["full" if b is None else b.order]).address,
+                "shared": b is not None and b.shared,
+                "scale": n_data / rows,
+            }
+            return _Table(dense.TABLE, {**common, **settings})
+
+        self._all = table(n_data, None)
+        self._rows = self._all if batch is None else table(count, batch)
+        self._cost = 3 * model.size * replicas
+        self._cast: Array | None = None
+        self._out: Array | None = None
+
+    def forces(
+        self, positions: Array, out: Array, call: int, energies: Array | None = None
+    ) -> None:
+        """Write -dU/dq, or its estimate at force call ``call``."""
+        self._rows.view[self._rows.calls] = call
+        self._gradient(self._rows, positions, out, -1.0, energies)
+
+    def energies(self, positions: Array, out: Array) -> None:
+        """Write U of all data."""
+        q, table = self._weights(positions), self._all
+        workers = 1
+        if self._cost * table.rows >= self.SMALL:
+            workers = self._numba.get_num_threads()
+        self._run(table, self._modes.ENERGIES, workers, q, q, out)
+
+    def gradients(self, positions: Array, out: Array) -> None:
+        """Write +dU/dq of all data."""
+        self._gradient(self._all, positions, out, 1.0, None)
+
+    def _gradient(
+        self,
+        table: _Table,
+        positions: Array,
+        out: Array,
+        sign: float,
+        energies: Array | None,
+    ) -> None:
+        q, target = self._weights(positions), out
+        if out.dtype != self._dtype or not out.flags.c_contiguous:
+            if self._out is None:
+                self._out = np.empty(out.shape, self._dtype)
+            target = self._out
+        table.reals[table.sign] = sign
+        mode, workers, R = self._modes.WHOLE, 1, self._replicas
+        cost = self._cost * table.rows
+        if cost >= self.SMALL:
+            workers = self._numba.get_num_threads()
+            if self._divisible and R % workers and cost > 2 * self.SMALL * R:
+                mode = self._modes.PIECES
+            else:
+                workers = min(workers, R)
+        self._run(table, mode, workers, q, target, energies)
+        if target is not out:
+            out[...] = target
+
+    def _run(
+        self,
+        table: _Table,
+        mode: int,
+        workers: int,
+        q: Array,
+        out: Array,
+        energies: Array | None,
+    ) -> None:
+        if energies is not None and not (
+            energies.flags.c_contiguous and energies.dtype == np.float64
+        ):
+            whole = np.empty(energies.shape)
+            self._run(table, mode, workers, q, out, whole)
+            energies[...] = whole
+            return
+        table.prepare(mode, q, out, energies)
+        if workers == 1:
+            self._work(table.address)
+            return
+        threads = self._numba.get_num_threads()
+        if workers == threads:
+            self._launch(self._address, table.address, workers)
+            return
+        # Threads without work would still have to be woken and waited for.
+        self._numba.set_num_threads(workers)
+        try:
+            self._launch(self._address, table.address, workers)
+        finally:
+            self._numba.set_num_threads(threads)
+
+    def _weights(self, positions: Array) -> Array:
+        """Positions in the type of the forces, one after another."""
+        if positions.dtype == self._dtype and positions.flags.c_contiguous:
+            return positions
+        if self._cast is None:
+            self._cast = np.empty(positions.shape, self._dtype)
+        np.copyto(self._cast, positions, casting="same_kind")
+        return self._cast
+
+
+class _Table:
+    """A `mdnet.kernels.dense.TABLE`, of which a call changes a few numbers.
+
+    Parameters
+    ----------
+    kind : dtype
+        Fields of eight bytes each.
+    settings : dict
+        Fields that stay.
+    """
+
+    def __init__(self, kind: Any, settings: dict[str, Any]) -> None:
+        record = np.zeros((), kind)
+        for name, value in settings.items():
+            record[name] = value
+        self.address, self.rows = record.ctypes.data, int(record["batch"])
+        numbers: Any = record.reshape(1).view(np.int64)
+        # Memory views store a number three times faster than arrays.
+        self.view: Any = memoryview(numbers)
+        self.reals: Any = memoryview(numbers.view(np.float64))
+        place = {name: i for i, name in enumerate(kind.names)}
+        self.calls, self.sign, self._mode = (
+            place[name] for name in ("calls", "sign", "mode")
+        )
+        self._counters = [place[name] for name in ("next", "done", "worker")]
+        self._places = [place[name] for name in ("q", "out", "energies")]
+        self._seen: list[Any] = [None] * 3
+
+    def prepare(self, mode: int, *arrays: Array | None) -> None:
+        """Set the counters to zero, and the addresses of q, out and energies."""
+        view = self.view
+        for i in self._counters:
+            view[i] = 0
+        view[self._mode] = mode
+        for i, array in enumerate(arrays):
+            # Asking an array for its address takes a microsecond: ask once.
+            seen = self._seen[i]
+            if seen is None or seen() is not array or array is None:
+                address = 0 if array is None else array.ctypes.data
+                view[self._places[i]] = address
+                self._seen[i] = None if array is None else weakref.ref(array)
+
+
+def _aligned(shape: tuple[int, int], dtype: Any) -> Array:
+    """Zeros whose first byte starts a cache line, as whole vectors should."""
+    size = shape[0] * shape[1] * np.dtype(dtype).itemsize
+    room = np.zeros(size + 64, np.uint8)
+    first = -room.ctypes.data % 64
+    return room[first : first + size].view(dtype).reshape(shape)
+
+
+@cache
+def _yield_address() -> int:
+    """Address of the C function that lets another thread run; 0 if there is none."""
+    for library, name in ((None, "sched_yield"), ("kernel32", "SwitchToThread")):
+        try:
+            function = getattr(ctypes.CDLL(library), name)
+        except (OSError, TypeError, AttributeError):
+            continue
+        return ctypes.cast(function, ctypes.c_void_p).value or 0
+    return 0
+
+
+def _chunk_rows(rows: int) -> int:
+    """Rows of a chunk: a multiple of the padding, at most CHUNK."""
+    from mdnet.kernels import dense
+
+    return min(dense.CHUNK, -(-rows // dense.PAD) * dense.PAD)
+
+
+def _tables(model: Posterior, width: int) -> tuple[Array, Array, Array]:
+    """Tables of layers, of blocks of weights and of priors; offsets are left out.
+
+    Blocks are columns of a layer, in panels of ``width``.
+    """
+    from mdnet.kernels import dense
+
+    network: Any = model.network
+    prior = model.prior.table(model.layout)  # type: ignore[attr-defined]
+    of_tensor = dict(zip(model.layout, prior, strict=True))
+    layers = np.zeros((network.layers, 6), np.int64)
+    priors = np.zeros((network.layers, 6))
+    blocks: list[tuple[int, int, int]] = []
+    for l in range(network.layers):
+        where, (units, inputs) = model.layout[f"{l}.weight"]
+        layers[l, : dense.B + 1] = inputs, units, where.start, -1
+        priors[l, :3] = of_tensor[f"{l}.weight"]
+        if network.bias:
+            layers[l, dense.B] = model.layout[f"{l}.bias"][0].start
+            priors[l, 3:] = of_tensor[f"{l}.bias"]
+        step = -(-dense.BLOCK // units // width) * width
+        blocks += [
+            (l, first, min(first + step, inputs)) for first in range(0, inputs, step)
+        ]
+    return layers, np.array(blocks, np.int64), priors
