@@ -1,4 +1,4 @@
-"""The two problems, stated once for every program: shapes, data, starts, steps.
+"""The problems, stated once for every program: shapes, data, starts, steps.
 
 Needs NumPy only, so that mdnet's and the peers' interpreters both read it.
 """
@@ -76,6 +76,57 @@ class Classifier:
         return out
 
 
+@dataclass(frozen=True, slots=True)
+class Small:
+    """A tanh network of a few hundred weights, N(0, 1) prior, T = 1.
+
+    With one output and ``noise`` a regression of all rows; without, a yes or no that
+    is learned on ``batch`` rows drawn with replacement.
+    """
+
+    replicas: int = 1
+    sizes: tuple[int, ...] = (13, 50, 1)
+    rows: int = 455
+    batch: int = 0
+    noise: float = 0.0
+    friction: float = 1.0
+    dt: float = 5e-3
+    settle: int = 0
+
+    def data(self) -> tuple[np.ndarray, np.ndarray]:
+        """X (rows, inputs) float32, y (rows,) float32."""
+        g = np.random.default_rng(7)
+        X = g.standard_normal((self.rows, self.sizes[0]), dtype=np.float32)
+        if self.noise:
+            signal = np.tanh(X @ g.standard_normal(self.sizes[0]) / 3)
+            y = signal + self.noise * g.standard_normal(self.rows)
+        else:
+            y = np.sin(2 * X[:, 0]) + X[:, 1] > 0
+        return X, y.astype(np.float32)
+
+    def start(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """As `Classifier.start`."""
+        g = np.random.default_rng(1)
+        out = []
+        for a, b in zip(self.sizes, self.sizes[1:], strict=False):
+            W = g.standard_normal((self.replicas, b, a), dtype=np.float32)
+            out.append((W / np.float32(np.sqrt(a)), np.zeros((self.replicas, b), "f4")))
+        return out
+
+    def loss(self, weights: list[tuple[np.ndarray, np.ndarray]]) -> float:
+        """Mean of -log p(y | x) over rows and replicas, without constants."""
+        X, y = self.data()
+        a = np.broadcast_to(X, (weights[0][0].shape[0], *X.shape))
+        for l, (W, b) in enumerate(weights):
+            a = a @ W.swapaxes(1, 2) + b[:, None]
+            if l < len(weights) - 1:
+                a = np.tanh(a)
+        z = a[..., 0].astype(np.float64)
+        if self.noise:
+            return float(np.mean((z - y) ** 2) / (2 * self.noise**2))
+        return float(np.mean(np.logaddexp(0, z) - y * z))
+
+
 def mean_nll(sets: list[list[tuple[np.ndarray, np.ndarray]]], X, y) -> float:
     """Mean of -log p(y | x) of all rows and sets of weights."""
     total = 0.0
@@ -91,7 +142,7 @@ def mean_nll(sets: list[list[tuple[np.ndarray, np.ndarray]]], X, y) -> float:
     return float(total / len(sets))
 
 
-PROBLEMS = {"harmonic": Harmonic, "classifier": Classifier}
+PROBLEMS = {"harmonic": Harmonic, "classifier": Classifier, "small": Small}
 
 
 def make(record: dict):
