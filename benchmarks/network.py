@@ -19,6 +19,7 @@ from report import Section, save
 NETWORK = {"problem": "classifier"}
 UNDERDAMPED = NETWORK | {"settle": 3000}
 REPLICAS = {"problem": "classifier", "replicas": 16, "settle": 50}
+SHARED = REPLICAS | {"shared": True}
 FLOPS = 2 * 500 * (2 * (784 * 100 + 100 * 10) + 100 * 10)
 LARGE = 1536
 ONE_BATCH = (
@@ -175,6 +176,17 @@ def main() -> None:
             "mdnet",
         ),
         [ours("mdnet", "sgld", REPLICAS, 2), *peers(given, "sgld", REPLICAS, 2)],
+    )
+    run(
+        Section(
+            "16 replicas, SGLD, one batch for all: two threads, wall time",
+            "The same, all replicas on the same batches.",
+            "wall",
+            16 * FLOPS,
+            "GFLOP/s",
+            "mdnet",
+        ),
+        [ours("mdnet", "sgld", SHARED, 2), *peers(given, "sgld", SHARED, 2)],
     )
     if wanted(given, "memory"):
         finish(memory_section())

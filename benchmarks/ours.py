@@ -101,7 +101,8 @@ def mdnet_classifier(task: dict[str, Any]) -> Program:
     """SGLD or BAOAB on batches; ``task["only"]`` "force" times the force alone."""
     problem: Classifier = make(task["problem"])
     full = posterior(problem)
-    batches = full.minibatch(problem.batch, order=task.get("order", "replacement"))
+    order = task.get("order", "replacement")
+    batches = full.minibatch(problem.batch, order=order, shared=problem.shared)
     tensors = [t for W, b in problem.start() for t in (W, b)]
     start = np.concatenate([t.reshape(problem.replicas, -1) for t in tensors], axis=1)
     sim = _simulation(problem, task, batches, start)

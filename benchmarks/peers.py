@@ -180,7 +180,10 @@ _JAX = {
 
 
 def jax_program(task: dict[str, Any]) -> Program:
-    """``task["library"]`` on one problem; replicas by ``vmap``, each its own batch."""
+    """``task["library"]`` on one problem; replicas by ``vmap``.
+
+    Each replica has its own batch, or (``problem.shared``) all have one.
+    """
     import jax
 
     jax.config.update("jax_default_prng_impl", task.get("prng", "threefry2x32"))
@@ -200,14 +203,18 @@ def jax_program(task: dict[str, Any]) -> Program:
     init, step, position = _JAX[task["library"]](problem, scheme, gradient)
     inner = INNER if task["library"] == "blackjax" and scheme != "sgld" else 1
 
-    def one(key: Any, state: Any) -> Any:
+    shared = isinstance(problem, Classifier) and problem.shared
+
+    def one(key: Any, state: Any, rows: Any) -> Any:
+        if shared:
+            return step(key, state, rows)
         for_rows, for_step = jax.random.split(key)
         return step(for_step, state, draw(for_rows))
 
     many = isinstance(problem, Classifier) and problem.replicas > 1
     if isinstance(problem, Classifier) and not many:
         start = jax.tree.map(lambda x: x[0], start)
-    body = jax.vmap(one) if many else one
+    body = jax.vmap(one, in_axes=(0, 0, None)) if many else one
 
     def begin(key: Any, q: Any) -> Any:
         return init(key, q, draw(key))
@@ -220,7 +227,9 @@ def jax_program(task: dict[str, Any]) -> Program:
     @jax.jit
     def block(key: Any, state: Any, steps: Any) -> Any:
         def once(i: Any, s: Any) -> Any:
-            return body(keys(jax.random.fold_in(key, i)), s)
+            key_i = jax.random.fold_in(key, i)
+            rows = draw(jax.random.fold_in(key_i, 1)) if shared else None
+            return body(keys(key_i), s, rows)
 
         return jax.lax.fori_loop(0, steps, once, state)
 

@@ -46,6 +46,7 @@ class Classifier:
     friction: float = 1.0
     dt: float = 1e-3
     settle: int = 500
+    shared: bool = False
 
     @property
     def size(self) -> int:
