@@ -14,7 +14,7 @@ from worker import Program, serve
 
 
 def mdnet_small(task: dict[str, Any]) -> Program:
-    """Leapfrog or BAOAB; ``task["only"]`` "force" times the force alone."""
+    """Leapfrog, BAOAB or HMC; ``task["only"]`` "force" times the force alone."""
     import mdnet
     from mdnet import integrators, potentials
     from mdnet.potentials.likelihoods import Bernoulli, Gaussian
@@ -32,6 +32,8 @@ def mdnet_small(task: dict[str, Any]) -> Program:
         potential = full.minibatch(problem.batch, order="replacement")
     if task["scheme"] == "leapfrog":
         scheme = integrators.VelocityVerlet(dt=problem.dt)
+    elif task["scheme"] == "hmc":
+        scheme = integrators.HMC(dt=problem.dt, steps=task["turns"])
     else:
         scheme = integrators.BAOAB(dt=problem.dt, friction=problem.friction)
     tensors = [t for W, b in problem.start() for t in (W, b)]
@@ -54,7 +56,11 @@ def mdnet_small(task: dict[str, Any]) -> Program:
     def check() -> dict[str, float]:
         q = np.asarray(sim.state.positions)
         flat = [q[:, w].reshape(-1, *shape) for w, shape in full.layout.values()]
-        return {"loss": problem.loss(list(zip(flat[::2], flat[1::2], strict=True)))}
+        loss = problem.loss(list(zip(flat[::2], flat[1::2], strict=True)))
+        accepted = sim.scalars().get("accepted")
+        if accepted is None:
+            return {"loss": loss}
+        return {"loss": loss, "acceptance": float(accepted.mean() / sim.state.step)}
 
     return Program(sim.run, check, versions, problem.settle)
 

@@ -23,7 +23,12 @@ from mdnet.integrators.splitting import Splitting
 __all__ = ["Leapfrog", "Omelyan4", "PositionVerlet", "VelocityVerlet", "Yoshida4"]
 
 
-def VelocityVerlet(dt: Any, temperature: Any = 1.0, mass: Any = 1.0) -> Splitting:
+def VelocityVerlet(
+    dt: Any,
+    temperature: Any = 1.0,
+    mass: Any = 1.0,
+    frozen: Any = (),
+) -> Splitting:
     """Velocity Verlet, B A B: the leapfrog of molecular dynamics.
 
     Parameters
@@ -33,18 +38,27 @@ def VelocityVerlet(dt: Any, temperature: Any = 1.0, mass: Any = 1.0) -> Splittin
     temperature : float or (R,) array
         Of the first momenta, in energy units.
     mass : float or (D,) array
+    frozen : names of tensors or (D,) bool
+        Weights that never move.
 
     References
     ----------
     W. C. Swope et al., J. Chem. Phys. 76, 637 (1982), doi:10.1063/1.442716.
     """
-    return Splitting("BAB", dt, temperature, 0.0, mass, name="VelocityVerlet")
+    return Splitting(
+        "BAB", dt, temperature, 0.0, mass, name="VelocityVerlet", frozen=frozen
+    )
 
 
 Leapfrog = VelocityVerlet
 
 
-def PositionVerlet(dt: Any, temperature: Any = 1.0, mass: Any = 1.0) -> Splitting:
+def PositionVerlet(
+    dt: Any,
+    temperature: Any = 1.0,
+    mass: Any = 1.0,
+    frozen: Any = (),
+) -> Splitting:
     """Position Verlet, A B A; parameters as `VelocityVerlet`.
 
     References
@@ -52,10 +66,17 @@ def PositionVerlet(dt: Any, temperature: Any = 1.0, mass: Any = 1.0) -> Splittin
     M. Tuckerman, B. J. Berne, G. J. Martyna, J. Chem. Phys. 97, 1990 (1992),
     doi:10.1063/1.463137.
     """
-    return Splitting("ABA", dt, temperature, 0.0, mass, name="PositionVerlet")
+    return Splitting(
+        "ABA", dt, temperature, 0.0, mass, name="PositionVerlet", frozen=frozen
+    )
 
 
-def Yoshida4(dt: Any, temperature: Any = 1.0, mass: Any = 1.0) -> Splitting:
+def Yoshida4(
+    dt: Any,
+    temperature: Any = 1.0,
+    mass: Any = 1.0,
+    frozen: Any = (),
+) -> Splitting:
     """Yoshida's fourth-order composition of three velocity-Verlet steps.
 
     The weights are w = 1/(2 - 2^(1/3)), 1 - 2w, w; parameters as `VelocityVerlet`.
@@ -75,10 +96,15 @@ def Yoshida4(dt: Any, temperature: Any = 1.0, mass: Any = 1.0) -> Splitting:
         ("A", w),
         ("B", w / 2),
     )
-    return Splitting(table, dt, temperature, 0.0, mass, name="Yoshida4")
+    return Splitting(table, dt, temperature, 0.0, mass, name="Yoshida4", frozen=frozen)
 
 
-def Omelyan4(dt: Any, temperature: Any = 1.0, mass: Any = 1.0) -> Splitting:
+def Omelyan4(
+    dt: Any,
+    temperature: Any = 1.0,
+    mass: Any = 1.0,
+    frozen: Any = (),
+) -> Splitting:
     """Position-extended Forest-Ruth-like integrator (PEFRL), order 4.
 
     Its energy errors are 8 to 28 times smaller than Yoshida's at the same step, 2.5 to
@@ -102,4 +128,4 @@ def Omelyan4(dt: Any, temperature: Any = 1.0, mass: Any = 1.0) -> Splitting:
         ("B", 0.5 - lam),
         ("A", xi),
     )
-    return Splitting(table, dt, temperature, 0.0, mass, name="Omelyan4")
+    return Splitting(table, dt, temperature, 0.0, mass, name="Omelyan4", frozen=frozen)

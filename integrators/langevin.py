@@ -27,7 +27,11 @@ __all__ = ["ABOBA", "BAO", "BAOA", "BAOAB", "OABAO", "OBABO"]
 
 
 def BAOAB(
-    dt: Any, temperature: Any = 1.0, friction: Any = 1.0, mass: Any = 1.0
+    dt: Any,
+    temperature: Any = 1.0,
+    friction: Any = 1.0,
+    mass: Any = 1.0,
+    frozen: Any = (),
 ) -> Splitting:
     """BAOAB: exact configurations on a harmonic potential at any stable step.
 
@@ -40,24 +44,38 @@ def BAOAB(
     friction : float, (R,) array or schedule
         gamma >= 0 in 1/time.
     mass : float or (D,) array
+    frozen : names of tensors or (D,) bool
+        Weights that never move.
 
     References
     ----------
     B. Leimkuhler, C. Matthews, J. Chem. Phys. 138, 174102 (2013),
     doi:10.1063/1.4802990.
     """
-    return Splitting("BAOAB", dt, temperature, friction, mass, name="BAOAB")
+    return Splitting(
+        "BAOAB", dt, temperature, friction, mass, name="BAOAB", frozen=frozen
+    )
 
 
 def ABOBA(
-    dt: Any, temperature: Any = 1.0, friction: Any = 1.0, mass: Any = 1.0
+    dt: Any,
+    temperature: Any = 1.0,
+    friction: Any = 1.0,
+    mass: Any = 1.0,
+    frozen: Any = (),
 ) -> Splitting:
     """ABOBA: exact harmonic positions too, force in mid-step; see `BAOAB`."""
-    return Splitting("ABOBA", dt, temperature, friction, mass, name="ABOBA")
+    return Splitting(
+        "ABOBA", dt, temperature, friction, mass, name="ABOBA", frozen=frozen
+    )
 
 
 def OBABO(
-    dt: Any, temperature: Any = 1.0, friction: Any = 1.0, mass: Any = 1.0
+    dt: Any,
+    temperature: Any = 1.0,
+    friction: Any = 1.0,
+    mass: Any = 1.0,
+    frozen: Any = (),
 ) -> Splitting:
     """OBABO: velocity Verlet between two half baths; parameters as `BAOAB`.
 
@@ -66,18 +84,30 @@ def OBABO(
     G. Bussi, M. Parrinello, Phys. Rev. E 75, 056707 (2007),
     doi:10.1103/PhysRevE.75.056707.
     """
-    return Splitting("OBABO", dt, temperature, friction, mass, name="OBABO")
+    return Splitting(
+        "OBABO", dt, temperature, friction, mass, name="OBABO", frozen=frozen
+    )
 
 
 def OABAO(
-    dt: Any, temperature: Any = 1.0, friction: Any = 1.0, mass: Any = 1.0
+    dt: Any,
+    temperature: Any = 1.0,
+    friction: Any = 1.0,
+    mass: Any = 1.0,
+    frozen: Any = (),
 ) -> Splitting:
     """OABAO: position Verlet between two half baths; parameters as `BAOAB`."""
-    return Splitting("OABAO", dt, temperature, friction, mass, name="OABAO")
+    return Splitting(
+        "OABAO", dt, temperature, friction, mass, name="OABAO", frozen=frozen
+    )
 
 
 def BAO(
-    dt: Any, temperature: Any = 1.0, friction: Any = 1.0, mass: Any = 1.0
+    dt: Any,
+    temperature: Any = 1.0,
+    friction: Any = 1.0,
+    mass: Any = 1.0,
+    frozen: Any = (),
 ) -> Splitting:
     """BAO, the geometric Langevin algorithm of first order; see `BAOAB`.
 
@@ -86,11 +116,15 @@ def BAO(
     N. Bou-Rabee, H. Owhadi, SIAM J. Numer. Anal. 48, 278 (2010),
     doi:10.1137/090758842.
     """
-    return Splitting("BAO", dt, temperature, friction, mass, name="BAO")
+    return Splitting("BAO", dt, temperature, friction, mass, name="BAO", frozen=frozen)
 
 
 def BAOA(
-    dt: Any, temperature: Any = 1.0, friction: Any = 1.0, mass: Any = 1.0
+    dt: Any,
+    temperature: Any = 1.0,
+    friction: Any = 1.0,
+    mass: Any = 1.0,
+    frozen: Any = (),
 ) -> Splitting:
     """BAOA: BAOAB with its kicks merged, so momenta live at half steps; see `BAOAB`.
 
@@ -99,4 +133,6 @@ def BAOA(
     S. Kieninger, B. G. Keller, J. Chem. Theory Comput. 18, 5792 (2022),
     doi:10.1021/acs.jctc.2c00585.
     """
-    return Splitting("BAOA", dt, temperature, friction, mass, name="BAOA")
+    return Splitting(
+        "BAOA", dt, temperature, friction, mass, name="BAOA", frozen=frozen
+    )

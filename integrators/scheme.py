@@ -3,26 +3,33 @@
 A word such as "BAOAB" shares the step of each letter equally among its occurrences;
 a table ``(("A", 0.25), ("B", 0.5), ...)`` gives the shares.  Everything else (force
 calls, symmetry, order, where temperature is read) is derived from the table.
+
+Braces hold what a Metropolis test accepts or takes back, "O { B A B } O"; brackets
+inside them a part that runs several times, "O { [B A B]^10 }", each turn over the
+whole step length.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NoReturn
 
 import numpy as np
 
 from mdnet.errors import SchemeError
 from mdnet.integrators.letters import ALPHABET
 
-__all__ = ["FORCE", "Operation", "Scheme", "parse"]
+__all__ = ["FORCE", "MARKS", "Operation", "Scheme", "parse"]
 
 Operation = tuple[str, float]
 FORCE = "F"
 """Marks a force evaluation in `Scheme.sequence`."""
+MARKS = "{}[]"
+"""What stands between letters; the share of "]" is the number of turns."""
+_MIRROR = str.maketrans("{}[]", "}{][")
 
 _TOLERANCE = 1e-12
 
@@ -36,24 +43,35 @@ class Scheme:
     Attributes
     ----------
     operations : tuple of (str, float)
-        The letters of one step, in order; the shares of each letter add up to one.
+        The letters of one step, in order, and `MARKS`; the shares of each letter add
+        up to one, inside brackets and outside them.
     """
 
     operations: tuple[Operation, ...]
 
     @cached_property
     def word(self) -> str:
-        """The letters alone."""
-        return "".join(letter for letter, _ in self.operations)
+        """The letters and marks alone."""
+        return "".join(
+            f"]^{share:.0f}" if letter == "]" else letter
+            for letter, share in self.operations
+        )
 
     @property
     def palindromic(self) -> bool:
         """Whether the step reads the same backwards (then its order is even)."""
-        return all(
-            a == b and math.isclose(x, y, rel_tol=0, abs_tol=_TOLERANCE)
-            for (a, x), (b, y) in zip(
-                self.operations, reversed(self.operations), strict=True
-            )
+        return _palindrome(self.operations)
+
+    @property
+    def metropolised(self) -> bool:
+        """Whether a Metropolis test belongs to the step."""
+        return "{" in self.word
+
+    @property
+    def turns(self) -> int:
+        """Most turns of a part in brackets; 1 without one."""
+        return max(
+            (int(share) for mark, share in self.operations if mark == "]"), default=1
         )
 
     @property
@@ -68,9 +86,16 @@ class Scheme:
         The force is evaluated where positions have changed since the last kick that
         used it, once; a word that ends on a kick hands its force to the next step.
         """
-        stale = self._stale_at_end(True)
+        stale = _stale_after(self.operations, True)
         out: list[Operation] = []
-        for letter, share in self.operations:
+        for i, (letter, share) in enumerate(self.operations):
+            if letter in "[{":
+                # A loop begins as each of its turns ends; a test must be able to put
+                # back a force that belongs to the positions.
+                after = _stale_after(self._inside(i), stale)
+                if stale and not after:
+                    out.append((FORCE, 0.0))
+                stale = after if letter == "[" else stale and after
             if letter == "B" and stale:
                 out.append((FORCE, 0.0))
                 stale = False
@@ -80,8 +105,15 @@ class Scheme:
 
     @property
     def force_calls(self) -> int:
-        """Force evaluations a step."""
-        return sum(letter == FORCE for letter, _ in self.sequence)
+        """Force evaluations a step, at most."""
+        calls, inside = 0, 0
+        for letter, share in self.sequence:
+            if letter == "[":
+                calls, inside = 0, calls
+            elif letter == "]":
+                calls = inside + int(share) * calls
+            calls += letter == FORCE
+        return calls
 
     @property
     def carries_force(self) -> bool:
@@ -113,16 +145,44 @@ class Scheme:
             errors.append(np.abs(product - _exponential(h * (x + y))).max())
         return max(round(math.log2(errors[0] / errors[1])) - 1, 0)
 
-    def _stale_at_end(self, stale: bool) -> bool:
-        for letter, _ in self.operations:
-            stale = letter == "A" or (stale and letter != "B")
-        return stale
+    def _inside(self, start: int) -> tuple[Operation, ...]:
+        """Operations between the mark at ``start`` and its partner."""
+        partner = self.operations[start][0].translate(_MIRROR)
+        end = next(
+            i for i in range(start, len(self.operations))
+            if self.operations[i][0] == partner
+        )  # fmt: skip
+        return self.operations[start + 1 : end]
 
     def __str__(self) -> str:
         equal = parse(self.word) == self
         if equal:
             return self.word
-        return " ".join(f"{letter}({share:.17g})" for letter, share in self.operations)
+        return " ".join(_print(operation) for operation in self.operations)
+
+
+def _print(operation: Operation) -> str:
+    letter, share = operation
+    if letter in MARKS:
+        return f"]^{share:.0f}" if letter == "]" else letter
+    return f"{letter}({share:.17g})"
+
+
+def _palindrome(operations: Sequence[Operation]) -> bool:
+    """Whether operations read the same backwards, with their marks turned."""
+    turns = [share for letter, share in operations if letter == "]"]
+    return turns == turns[::-1] and all(
+        a == b.translate(_MIRROR)
+        and (a in MARKS or math.isclose(x, y, rel_tol=0, abs_tol=_TOLERANCE))
+        for (a, x), (b, y) in zip(operations, reversed(operations), strict=True)
+    )
+
+
+def _stale_after(operations: Iterable[Operation], stale: bool) -> bool:
+    """Whether positions have moved since the last kick, after ``operations``."""
+    for letter, _ in operations:
+        stale = letter == "A" or (stale and letter != "B")
+    return stale
 
 
 def _exponential(m: np.ndarray) -> np.ndarray:
@@ -139,13 +199,15 @@ def parse(word: str | Iterable[Operation]) -> Scheme:
     Parameters
     ----------
     word : str or iterable of (str, float)
-        "BAOAB" (spaces allowed), the printed form "A(0.25) B(0.5) ...", or a table.
+        "BAOAB" (spaces allowed), the printed form "A(0.25) B(0.5) ...", or a table;
+        with a Metropolis test "O { B A B }", and with a repeated part in it
+        "O { [B A B]^10 }".
 
     Raises
     ------
     SchemeError
-        Unknown letters, no drift or no kick, or shares of a letter that do not add
-        up to one.
+        Unknown letters, no drift or no kick, shares of a letter that do not add up to
+        one, or marks that do not fit.
 
     Examples
     --------
@@ -158,25 +220,84 @@ def parse(word: str | Iterable[Operation]) -> Scheme:
         operations = _parse_text(word)
     else:
         operations = [_checked(item) for item in word]
-    merged = [
-        (letter, math.fsum(share for _, share in group))
-        for letter, group in itertools.groupby(operations, key=lambda o: o[0])
-    ]
+    merged: list[Operation] = []
+    for letter, share in operations:
+        if merged and letter == merged[-1][0] and letter not in MARKS:
+            share = math.fsum((merged.pop()[1], share))
+        merged.append((letter, share))
+    tested = any(letter == "{" for letter, _ in merged)
     letters = {letter for letter, _ in merged}
-    for needed in "AB":
+    for needed in "A" if tested else "AB":
         if needed not in letters:
             raise SchemeError(
                 f"word={word!r} has no {needed}: nothing would move; a step needs at "
                 'least one drift "A" and one kick "B", as in "BAB" or "BAOAB"'
             )
-    for letter in sorted(letters):
-        total = math.fsum(share for name, share in merged if name == letter)
+    _check_marks(merged, word)
+    totals: dict[tuple[bool, str], list[float]] = {}
+    for looped, (letter, share) in zip(_looped(merged), merged, strict=True):
+        if letter not in MARKS:
+            totals.setdefault((looped, letter), []).append(share)
+    for (_, letter), shares in sorted(totals.items()):
+        total = math.fsum(shares)
         if abs(total - 1) > 1e-10:
             raise SchemeError(
                 f"word={word!r}: the shares of {letter!r} add up to {total:.12g}, "
                 "expected 1; scale them so that every letter makes one whole step"
             )
     return Scheme(tuple(merged))
+
+
+def _looped(operations: Iterable[tuple[str, object]]) -> list[bool]:
+    """Whether each operation stands in brackets, where shares are counted apart."""
+    out, inside = [], False
+    for letter, _ in operations:
+        inside = letter == "[" or (inside and letter != "]")
+        out.append(inside)
+    return out
+
+
+def _check_marks(operations: Sequence[Operation], word: object) -> None:
+    """Refuse marks that do not pair, and words whose test would not be exact."""
+
+    def refuse(why: str) -> NoReturn:
+        raise SchemeError(f"word={word!r}: {why}")
+
+    where, start = "", 0
+    for i, (letter, share) in enumerate(operations):
+        if letter in "{[":
+            if where != {"{": "", "[": "{"}[letter]:
+                refuse(
+                    f"{letter!r} stands inside {where!r}; braces do not nest, brackets "
+                    'stand in braces, as "O { [BAB]^10 }"'
+                )
+            where += letter
+            start = i if letter == "{" else start
+        elif letter in "}]":
+            if not where.endswith(letter.translate(_MIRROR)):
+                refuse(f"{letter!r} closes nothing")
+            where = where[:-1]
+            if letter == "]" and not (share >= 1 and share == int(share)):
+                refuse('brackets need a number of turns >= 1, as "O { [BAB]^10 }"')
+            if letter == "}" and not _palindrome(operations[start + 1 : i]):
+                refuse(
+                    "what is tested must read the same backwards, or the test is not "
+                    'exact; take "{ B A B }" for "{ B A }"'
+                )
+        elif where == "{[" and letter not in "AB":
+            refuse(f"{letter!r} in brackets would draw the same noise each turn")
+        elif where == "{" and letter not in "ABO":
+            refuse(f"{letter!r} in braces cannot be tested; expected A, B or O")
+    if where:
+        refuse(f"{where[-1]!r} is not closed")
+    letters = [letter for letter, _ in operations]
+    if letters.count("[") > 1:
+        refuse("expected brackets at most once")
+    tested = False
+    for letter in letters:
+        tested = letter == "{" or (tested and letter != "}")
+        if "{" in letters and not tested and letter not in "O}":
+            refuse(f"{letter!r} outside the braces goes untested; only O may do so")
 
 
 def _checked(item: Operation) -> Operation:
@@ -187,7 +308,10 @@ def _checked(item: Operation) -> Operation:
         raise SchemeError(
             f"operation {item!r}: expected a pair (letter, share), as ('A', 0.5)"
         ) from error
-    _known(letter, item)
+    if letter in ("{", "}", "["):
+        return letter, 0.0
+    if letter != "]":
+        _known(letter, item)
     if not math.isfinite(share) or share == 0:
         raise SchemeError(f"operation {item!r}: the share must be finite and not 0")
     return letter, share
@@ -200,24 +324,54 @@ def _known(letter: object, word: object) -> None:
 
 
 def _parse_text(text: str) -> list[Operation]:
-    if "(" in text:
-        table = []
-        for part in text.split():
-            letter, _, share = part.partition("(")
-            try:
-                table.append(_checked((letter, float(share.rstrip(")")))))
-            except ValueError as error:
-                if isinstance(error, SchemeError):
-                    raise
-                raise SchemeError(f"cannot read {part!r} in word {text!r}") from error
-        return table
-    letters = "".join(text.split())
-    if not letters:
+    symbols = _symbols(text)
+    if not symbols:
         raise SchemeError('word="" is empty; try "BAOAB"')
-    for letter in letters:
-        _known(letter, text)
+    if any(share is not None for letter, share in symbols if letter not in MARKS):
+        for letter, share in symbols:
+            if share is None:
+                raise SchemeError(f"cannot read {letter!r} in word {text!r}: no share")
+        return [_checked(symbol) for symbol in symbols]  # type: ignore[arg-type]
+    for letter, _ in symbols:
+        if letter not in MARKS:
+            _known(letter, text)
     # Merge first, so that a doubled letter is one operation of its own share.
-    merged = [letter for letter, _ in itertools.groupby(letters)]
-    if len(merged) != len(letters):
-        return [(letter, 1 / letters.count(letter)) for letter in letters]
-    return [(letter, 1 / merged.count(letter)) for letter in merged]
+    merged = [
+        symbol for i, symbol in enumerate(symbols)
+        if i == 0 or symbols[i - 1][0] != symbol[0]
+    ]  # fmt: skip
+    if len(merged) == len(symbols):
+        symbols = merged
+    looped = _looped(symbols)
+    places = list(zip(looped, [letter for letter, _ in symbols], strict=True))
+    return [
+        (letter, 1 / places.count((inside, letter)) if share is None else share)
+        for inside, (letter, share) in zip(looped, symbols, strict=True)
+    ]
+
+
+def _symbols(text: str) -> list[tuple[str, float | None]]:
+    """Letters and marks of a word, each with the number behind it, if any."""
+    out: list[tuple[str, float | None]] = []
+    rest = "".join(text.split())
+    while rest:
+        letter, rest = rest[0], rest[1:]
+        share: float | None = 0.0 if letter in "{}[" else None
+        number = ""
+        if letter == "]":
+            size = next(
+                (i for i, c in enumerate(rest) if i and not c.isdigit()), len(rest)
+            )
+            number, rest = rest[:size].removeprefix("^") or "?", rest[size:]
+        elif rest.startswith("("):
+            number, _, rest = rest[1:].partition(")")
+        if number:
+            try:
+                share = float(number)
+            except ValueError as error:
+                raise SchemeError(
+                    f"cannot read {number!r} behind {letter!r} in {text!r}; shares "
+                    'are written "A(0.5)", turns "[BAB]^10"'
+                ) from error
+        out.append((letter, share))
+    return out

@@ -221,6 +221,11 @@ M. Welling and Y. W. Teh
 Bayesian learning via stochastic gradient Langevin dynamics
 Proc. 28th Int. Conf. on Machine Learning | | 681-688 | 2011
 
+melchionna2007 | article | doi:10.1063/1.2753496
+S. Melchionna
+Design of quasisymplectic propagators for Langevin dynamics
+J. Chem. Phys. | 127 | 044108 | 2007
+
 mandt2017 | article | arXiv:1704.04289
 S. Mandt and M. D. Hoffman and D. M. Blei
 Stochastic gradient descent as approximate Bayesian inference
@@ -280,6 +285,11 @@ robnik2023 | article | arXiv:2212.08549
 J. Robnik and G. B. De Luca and E. Silverstein and U. Seljak
 Microcanonical Hamiltonian Monte Carlo
 J. Mach. Learn. Res. | 24 | 311:1-34 | 2023
+
+marinari1992 | article | doi:10.1209/0295-5075/19/6/002
+E. Marinari and G. Parisi
+Simulated tempering: A new Monte Carlo scheme
+Europhys. Lett. | 19 | 451-458 | 1992
 
 swendsen1986 | article | doi:10.1103/PhysRevLett.57.2607
 R. H. Swendsen and J.-S. Wang

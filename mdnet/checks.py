@@ -81,6 +81,7 @@ def stability(potential: Potential, integrator: Any, full: bool) -> None:
         return
     least = float(np.min(integrator.mass))
     curvature = stiffness / least * (1 + 1e-6)  # the limit itself is beyond it
+    integrator = getattr(integrator, "integrator", integrator)  # what one is made of
     if integrator.growth(curvature) < 1 + 1e-7:
         return
     dt = np.asarray(integrator.time_step(0), np.float64)

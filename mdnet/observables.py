@@ -62,6 +62,7 @@ def laplacian(
     seed: int,
     step: int,
     width: float = 1e-4,
+    free: Array | None = None,
 ) -> Array:
     r"""Estimate the Laplacian of U over each tensor with one random probe.
 
@@ -82,6 +83,8 @@ def laplacian(
         Which probe.
     width : float
         Length of the difference in each parameter.
+    free : (D,) float64, optional
+        1 for parameters to sum over, 0 for those to leave out.
 
     Returns
     -------
@@ -93,6 +96,8 @@ def laplacian(
         words = random.bits(seed, r, step, random.STREAM_PROBE, -(-size // 32))
         flat = np.unpackbits(words.view(np.uint8), count=size)
         signs[r] = xp.asarray(flat.astype(np.float64) * 2 - 1)
+    if free is not None:
+        signs *= free
     forward = xp.empty(q.shape, np.float64)
     backward = xp.empty(q.shape, np.float64)
     evaluator.gradients(q + width * signs, forward)

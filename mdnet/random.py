@@ -33,9 +33,12 @@ from mdnet.errors import PotentialError
 __all__ = [
     "STREAM_BATCH",
     "STREAM_INITIAL",
+    "STREAM_METROPOLIS",
     "STREAM_MOMENTA",
     "STREAM_NOISE",
     "STREAM_PROBE",
+    "STREAM_TEMPERING",
+    "STREAM_THERMOSTAT",
     "TILE",
     "bits",
     "normals",
@@ -48,6 +51,9 @@ STREAM_MOMENTA = 16
 STREAM_BATCH = 17
 STREAM_INITIAL = 18
 STREAM_PROBE = 19
+STREAM_THERMOSTAT = 24
+STREAM_METROPOLIS = 32  # + k for what tests, lengths and trees draw, k < 32
+STREAM_TEMPERING = 64
 
 _M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _W0, _W1 = 0x9E3779B9, 0xBB67AE85

@@ -16,9 +16,18 @@ from mdnet.kernels.layers import layer_sums
 from mdnet.state import State
 from mdnet.typing import Array, Potential, Schedule
 
-__all__ = ["Readings"]
+__all__ = ["Readings", "degrees_of_freedom"]
 
 _EXPLODED = 1e10  # kinetic temperature over target that no run comes back from
+
+
+def degrees_of_freedom(integrator: Any, potential: Potential) -> np.ndarray:
+    """Momenta that are free in each tensor, (L,) int64: less what is held or bound."""
+    layout = potential.layout
+    if hasattr(integrator, "degrees_of_freedom"):
+        found: np.ndarray = integrator.degrees_of_freedom(layout)
+        return found
+    return np.diff(observables.layer_bounds(layout))
 
 
 class Readings:
@@ -26,6 +35,10 @@ class Readings:
 
     Attributes
     ----------
+    counts : (L,) int64
+        Degrees of freedom of each tensor.
+    measured : (L,) int64
+        Parameters of each tensor that configurational and virial temperatures read.
     after : (R, L) float64
         Sum of p^2/m over each tensor, just after the last bath.
     probed : int
@@ -60,6 +73,14 @@ class Readings:
         self._double: Any = None
         self._scalars: tuple[int, dict[str, np.ndarray]] | None = None
         layers = len(self._bounds) - 1
+        self.counts = degrees_of_freedom(integrator, potential)
+        self._free: Array | None = None
+        free = np.ones(potential.size, np.bool_)
+        if hasattr(integrator, "measured"):
+            free = integrator.measured(potential.layout)
+        self.measured = np.add.reduceat(free.astype(np.int64), self._bounds[:-1])
+        if not np.all(free):
+            self._free = backend.asarray(np.asarray(free, np.float64))
         self.after = backend.xp.zeros((state.replicas, layers), np.float64)
         self.probed = -1
         self.baseline: np.ndarray | None = None
@@ -109,7 +130,7 @@ class Readings:
             self.integrator.target_temperature(self.state.step), twice.shape
         )
         largest = np.finfo(np.float64).max  # at T = 0 nothing sets a scale
-        limit = np.where(target > 0, _EXPLODED * self.potential.size * target, largest)
+        limit = np.where(target > 0, _EXPLODED * self.counts.sum() * target, largest)
         bad = ~(twice <= limit)
         if not bad.any():
             return
@@ -162,6 +183,12 @@ class Readings:
         self._evaluator.energies(self.state.positions, out)
         return self.backend.to_host(out)
 
+    def present_energy(self) -> np.ndarray:
+        """U of all data, from the scalars if they were read at this step."""
+        if self._scalars is not None and self._scalars[0] == self.state.step:
+            return self._scalars[1]["potential_energy"]
+        return self.potential_energy()
+
     def scalars(self) -> dict[str, np.ndarray]:
         """See `mdnet.Simulation.scalars`."""
         s = self.state
@@ -174,23 +201,25 @@ class Readings:
         energy = self.potential_energy()
         kinetic = s.kinetic_energy
         after = s.ledger(1) if self.integrator.scheme.stochastic else 2 * kinetic
-        counts = np.diff(self._bounds)
         target = self.integrator.target_temperature(s.step)
         kick, protocol = s.kick_work, np.array(s.protocol_work)
         values = {
             "potential_energy": energy,
             "kinetic_energy": kinetic,
-            "kinetic_temperature": observables.kinetic_temperature(after, s.size),
+            "kinetic_temperature": observables.kinetic_temperature(
+                after, int(self.counts.sum())
+            ),
             "target_temperature": np.broadcast_to(target, energy.shape).astype(float),
-            "layer_kinetic_temperature": self.backend.to_host(self.after) / counts,
+            "layer_kinetic_temperature": self.backend.to_host(self.after)
+            / np.maximum(self.counts, 1),
             "heat": s.heat,
             "kick_work": kick,
             "protocol_work": protocol,
             "shadow_work": kick + (energy - self.baseline) - protocol,
         }
+        self._scalars = (s.step, values)  # the companion may ask for the energy
         if self.companion is not None:
             values |= self.companion.scalars()
-        self._scalars = (s.step, values)
         return values
 
     def thermometers(self, reference: Any) -> dict[str, np.ndarray]:
@@ -210,6 +239,8 @@ class Readings:
         q = s.positions.astype(np.float64)
         gradient = xp.empty(q.shape, np.float64)
         self._double.gradients(q, gradient)
+        if self._free is not None:
+            gradient *= self._free
         centre = self.backend.asarray(reference.update(self.backend.to_host(q)))
         one = xp.ones(1, np.float64)
         square, virial = xp.empty_like(self.after), xp.empty_like(self.after)
@@ -217,8 +248,9 @@ class Readings:
         layer_sums(xp, gradient, gradient, self._none, one, bounds, square)
         layer_sums(xp, q, gradient, centre, one, bounds, virial)
         curvature = observables.laplacian(
-            self._double, q, self.potential.layout, xp, self._seed, s.step
-        )
+            self._double, q, self.potential.layout, xp, self._seed, s.step,
+            free=self._free,
+        )  # fmt: skip
         host = self.backend.to_host
         squares, laplacians, virials = host(square), host(curvature), host(virial)
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -228,5 +260,5 @@ class Readings:
             "laplacian": laplacians,
             "virial": virials,
             "configurational_temperature": configurational,
-            "virial_temperature": virials.sum(axis=1) / s.size,
+            "virial_temperature": virials.sum(axis=1) / max(self.measured.sum(), 1),
         }

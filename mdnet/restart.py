@@ -53,13 +53,8 @@ def describe(simulation: Any) -> dict[str, Any]:
         "potential": simulation.potential.describe(),
         "integrator": simulation.integrator.describe(),
         "protocol": schedules.describe(simulation.protocol),
-        "degrees_of_freedom": dict(
-            zip(
-                simulation.potential.layout,
-                simulation._readings.counts.tolist(),
-                strict=True,
-            )
-        ),
+        "degrees_of_freedom": _by_tensor(simulation, simulation._readings.counts),
+        "measured": _by_tensor(simulation, simulation._readings.measured),
         "replicas": simulation.replicas,
         "size": simulation.potential.size,
         "seed": simulation.seed,
@@ -145,6 +140,10 @@ def load(
     cadence["thermometers"] = written["thermometers"]
     cadence["settings"] = {"store": tuple(written["store"])}
     return Found(arrays, meta, config, integrator, protocol, cadence)
+
+
+def _by_tensor(simulation: Any, counts: np.ndarray) -> dict[str, int]:
+    return dict(zip(simulation.potential.layout, counts.tolist(), strict=True))
 
 
 def _versions() -> dict[str, str]:

@@ -37,6 +37,8 @@ class State:
     variables : dict of arrays
         What the integrator keeps beside positions and momenta, as thermostat
         variables; replicas on axis 0.
+    potential_energy : callable
+        U of all data at the present positions, (R,) float64; set by the simulation.
     """
 
     backend: Backend
@@ -49,6 +51,7 @@ class State:
     forces_fresh: bool = False
     protocol_work: Any = None
     variables: dict[str, Array] = field(default_factory=dict)
+    potential_energy: Any = None
 
     @property
     def replicas(self) -> int:

@@ -138,7 +138,7 @@ class Stepper:
         self._call = 0
         sequence = list(integrator.operations())
         codes = [code for code, _, _ in sequence]
-        self._carries = integrator.scheme.carries_force
+        self._carries = integrator.scheme.carries_force and FORCE_CALL in codes
         self._ends_fresh = self._fresh_at_end(codes)
         self.fused = (
             evaluator.polynomial is not None and evaluator.full and protocol is None
@@ -155,7 +155,10 @@ class Stepper:
         if protocol is not None:
             evaluator.set_parameter(float(self._lambda))
         self._replay: Replay | None = None
-        free = companion is None and protocol is None and not self.fused
+        idle = companion is None or (
+            companion.steady and not companion.every and CALL not in codes
+        )
+        free = idle and protocol is None and not self.fused
         if free and capturable(backend, evaluator, self._scheduled):
             self._replay = Replay(
                 backend, engine, evaluator, self._whole_step, self.force_calls
@@ -175,6 +178,13 @@ class Stepper:
         """One step in two parts: momenta can be read between, after its last bath."""
         baths = [i for i, (code, _, _) in enumerate(sequence) if code == BATH]
         cut = baths[-1] + 1 if baths else len(sequence)
+        settles = () if self.companion is None else self.companion.settles
+        while (
+            cut < len(sequence)
+            and sequence[cut][0] == CALL
+            and (sequence[cut][1] in settles)
+        ):
+            cut += 1
         parts = (sequence[:cut], sequence[cut:])
         return [_Sweep(self.backend, part, self.fused, 1) for part in parts]
 
@@ -207,8 +217,10 @@ class Stepper:
             self._table(step + i)
             for i in range(repeats + int(program.shifts.max(initial=0)))
         ]
+        # Those of a companion may live on the device.
+        stack = np.stack if isinstance(tables[0], np.ndarray) else self.backend.xp.stack
         rows = [
-            np.stack(
+            stack(
                 [
                     tables[i + shift][column]
                     for column, shift in zip(
@@ -218,7 +230,7 @@ class Stepper:
             )
             for i in range(repeats)
         ]
-        return self.backend.asarray(np.stack(rows), np.float64)
+        return self.backend.asarray(stack(rows), np.float64)
 
     def _run(self, program: Program, step: int, repeats: int = 1) -> None:
         if program.columns.size == 0:
@@ -335,6 +347,8 @@ class Stepper:
     def _loop(self, sweep: _Sweep, step: int) -> None:
         """Run an inner sequence several times, within one step."""
         turns = self.companion.repeats(step)
+        if turns == 0:
+            return
         if sweep.whole is not None:
             if not self._scheduled:
                 self._run(sweep.whole, step, turns)
@@ -342,8 +356,7 @@ class Stepper:
             for _ in range(turns):
                 self._run(sweep.whole, step)
             return
-        if turns > 0:
-            self._run(sweep.first, step)
+        self._run(sweep.first, step)
         for i in range(turns):
             self._between(sweep, step)
             self._run(sweep.joined if i < turns - 1 else sweep.last, step)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import weakref
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ import numpy as np
 from mdnet import random
 from mdnet.backend import Backend
 from mdnet.kernels.codes import ACTIVATIONS, ORDERS
+from mdnet.kernels.table import Table, aligned
 from mdnet.typing import Array
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class DenseEvaluator:
 
         self.full = batch is None
         self.polynomial: tuple[float, float, float, float] | None = None
-        self._numba, self._launch, self._modes = numba, native.launch, dense
+        self._threads, self._modes = numba.get_num_threads, dense
         self._dtype, self._replicas = backend.force_dtype, replicas
         X, Y = model.arrays(self._dtype)
         n_data = Y.shape[0]
@@ -55,6 +55,7 @@ class DenseEvaluator:
         code, strength = model.likelihood.kernel  # type: ignore[attr-defined]
         work = dense.kernel()
         self._work, self._address = work.ctypes, work.address
+        self._spread = native.spread
 
         # A slot: panels of inputs, targets, 3 rows of the likelihood, then z and a of
         # each layer.  Units a multiple of 512 bytes apart would share few cache sets,
@@ -83,8 +84,8 @@ class DenseEvaluator:
         slots = max(most, replicas * share if self._divisible else 0)
         own = dense.scratch(self._dtype)
         arrays = {
-            "slots": _aligned((slots, length), self._dtype),
-            "scratch": _aligned((most, own), self._dtype),
+            "slots": aligned((slots, length), self._dtype),
+            "scratch": aligned((most, own), self._dtype),
             "index": np.zeros((most, dense.CHUNK), np.int64),
             "words": np.zeros((most, dense.WORDS), np.uint32),
             "losses": np.zeros((replicas, chunks)),
@@ -138,7 +139,7 @@ class DenseEvaluator:
             **{name: function.address for name, function in functions.items()},
         }
 
-        def table(rows: int, b: Batch | None) -> _Table:
+        def table(rows: int, b: Batch | None) -> Table:
             settings = {
                 "batch": rows,
                 "rows": _chunk_rows(rows),
@@ -147,10 +148,16 @@ class DenseEvaluator:
                 "shared": b is not None and b.shared,
                 "scale": n_data / rows,
             }
-            return _Table(dense.TABLE, {**common, **settings})
+            return Table(dense.TABLE, {**common, **settings})
 
         self._all = table(n_data, None)
         self._rows = self._all if batch is None else table(count, batch)
+        place = self._all.place
+        names = ("next", "done", "worker", "mode", "q", "out", "energies")
+        self._fields = [place[name] for name in names]
+        self._calls, self._sign, self._batch = (
+            place[name] for name in ("calls", "sign", "batch")
+        )
         self._cost = 3 * model.size * replicas
         self._cast: Array | None = None
         self._out: Array | None = None
@@ -159,15 +166,15 @@ class DenseEvaluator:
         self, positions: Array, out: Array, call: int, energies: Array | None = None
     ) -> None:
         """Write -dU/dq, or its estimate at force call ``call``."""
-        self._rows.view[self._rows.calls] = call
+        self._rows.view[self._calls] = call
         self._gradient(self._rows, positions, out, -1.0, energies)
 
     def energies(self, positions: Array, out: Array) -> None:
         """Write U of all data."""
         q, table = self._weights(positions), self._all
         workers = 1
-        if self._cost * table.rows >= self.SMALL:
-            workers = self._numba.get_num_threads()
+        if self._cost * table.view[self._batch] >= self.SMALL:
+            workers = self._threads()
         self._run(table, self._modes.ENERGIES, workers, q, q, out)
 
     def gradients(self, positions: Array, out: Array) -> None:
@@ -176,7 +183,7 @@ class DenseEvaluator:
 
     def _gradient(
         self,
-        table: _Table,
+        table: Table,
         positions: Array,
         out: Array,
         sign: float,
@@ -187,11 +194,11 @@ class DenseEvaluator:
             if self._out is None:
                 self._out = np.empty(out.shape, self._dtype)
             target = self._out
-        table.reals[table.sign] = sign
+        table.reals[self._sign] = sign
         mode, workers, R = self._modes.WHOLE, 1, self._replicas
-        cost = self._cost * table.rows
+        cost = self._cost * table.view[self._batch]
         if cost >= self.SMALL:
-            workers = self._numba.get_num_threads()
+            workers = self._threads()
             if self._divisible and R % workers and cost > 2 * self.SMALL * R:
                 mode = self._modes.PIECES
             else:
@@ -202,7 +209,7 @@ class DenseEvaluator:
 
     def _run(
         self,
-        table: _Table,
+        table: Table,
         mode: int,
         workers: int,
         q: Array,
@@ -216,20 +223,23 @@ class DenseEvaluator:
             self._run(table, mode, workers, q, out, whole)
             energies[...] = whole
             return
-        table.prepare(mode, q, out, energies)
+        self._prepare(table, mode, q, out, energies)
         if workers == 1:
             self._work(table.address)
             return
-        threads = self._numba.get_num_threads()
-        if workers == threads:
-            self._launch(self._address, table.address, workers)
-            return
-        # Threads without work would still have to be woken and waited for.
-        self._numba.set_num_threads(workers)
-        try:
-            self._launch(self._address, table.address, workers)
-        finally:
-            self._numba.set_num_threads(threads)
+        self._spread(self._address, table.address, workers)
+
+    def _prepare(
+        self, table: Table, mode: int, q: Array, out: Array, energies: Array | None
+    ) -> None:
+        """Set the counters to zero, and the addresses of a call's arrays."""
+        view, fields = table.view, self._fields
+        for i in fields[:3]:
+            view[i] = 0
+        view[fields[3]] = mode
+        table.point(fields[4], q)
+        table.point(fields[5], out)
+        table.point(fields[6], energies)
 
     def _weights(self, positions: Array) -> Array:
         """Positions in the type of the forces, one after another."""
@@ -239,57 +249,6 @@ class DenseEvaluator:
             self._cast = np.empty(positions.shape, self._dtype)
         np.copyto(self._cast, positions, casting="same_kind")
         return self._cast
-
-
-class _Table:
-    """A `mdnet.kernels.dense.TABLE`, of which a call changes a few numbers.
-
-    Parameters
-    ----------
-    kind : dtype
-        Fields of eight bytes each.
-    settings : dict
-        Fields that stay.
-    """
-
-    def __init__(self, kind: Any, settings: dict[str, Any]) -> None:
-        record = np.zeros((), kind)
-        for name, value in settings.items():
-            record[name] = value
-        self.address, self.rows = record.ctypes.data, int(record["batch"])
-        numbers: Any = record.reshape(1).view(np.int64)
-        # Memory views store a number three times faster than arrays.
-        self.view: Any = memoryview(numbers)
-        self.reals: Any = memoryview(numbers.view(np.float64))
-        place = {name: i for i, name in enumerate(kind.names)}
-        self.calls, self.sign, self._mode = (
-            place[name] for name in ("calls", "sign", "mode")
-        )
-        self._counters = [place[name] for name in ("next", "done", "worker")]
-        self._places = [place[name] for name in ("q", "out", "energies")]
-        self._seen: list[Any] = [None] * 3
-
-    def prepare(self, mode: int, *arrays: Array | None) -> None:
-        """Set the counters to zero, and the addresses of q, out and energies."""
-        view = self.view
-        for i in self._counters:
-            view[i] = 0
-        view[self._mode] = mode
-        for i, array in enumerate(arrays):
-            # Asking an array for its address takes a microsecond: ask once.
-            seen = self._seen[i]
-            if seen is None or seen() is not array or array is None:
-                address = 0 if array is None else array.ctypes.data
-                view[self._places[i]] = address
-                self._seen[i] = None if array is None else weakref.ref(array)
-
-
-def _aligned(shape: tuple[int, int], dtype: Any) -> Array:
-    """Zeros whose first byte starts a cache line, as whole vectors should."""
-    size = shape[0] * shape[1] * np.dtype(dtype).itemsize
-    room = np.zeros(size + 64, np.uint8)
-    first = -room.ctypes.data % 64
-    return room[first : first + size].view(dtype).reshape(shape)
 
 
 @cache

@@ -67,6 +67,11 @@ def constants_by_type(
     return {t: tuple(backend.asarray(c, t) for c in constants) for t in types}
 
 
+def numbers_read(form: Form, size: int, replicas: int) -> int:
+    """Numbers that a kernel reads, the constants again for every replica."""
+    return replicas * (size + sum(c.size for c in form.constants))
+
+
 class RowEvaluator:
     """Runs a "rows" kernel, one replica at a time in parallel."""
 
@@ -77,7 +82,7 @@ class RowEvaluator:
         from mdnet.kernels import rows
 
         self.polynomial = form.polynomial
-        self._kernel = getattr(rows, form.kernel)
+        self._kernel = rows.kernel(form.kernel, numbers_read(form, size, replicas))
         self._spare = np.empty(replicas)
         self._gradient = np.empty((replicas, size))
         self._bound = {
@@ -120,8 +125,9 @@ class SeparableEvaluator:
         from mdnet.kernels import rows
 
         self.polynomial = form.polynomial
-        self._forces = getattr(rows, f"{form.kernel}_forces")
-        self._energies = getattr(rows, f"{form.kernel}_energies")
+        numbers = numbers_read(form, size, replicas)
+        self._forces = rows.kernel(f"{form.kernel}_forces", numbers)
+        self._energies = rows.kernel(f"{form.kernel}_energies", numbers)
         self._partial = np.empty((replicas, -(-size // rows.BLOCK)))
         self._bound = constants_by_type(form.constants, backend)
 

@@ -112,6 +112,8 @@ class Sum(Potential):
 
 
 class _SumEvaluator:
+    """Evaluator of a `Sum`; ``parts`` are those of its parts, in order."""
+
     __slots__ = ("_bound", "_energy", "_force", "_xp", "full", "polynomial")
 
     def __init__(
@@ -125,6 +127,10 @@ class _SumEvaluator:
         self.polynomial = _mix(
             (1.0,) * len(bound), tuple(part.polynomial for part in bound)
         )
+
+    @property
+    def parts(self) -> tuple[Evaluator, ...]:
+        return tuple(self._bound)
 
     def forces(
         self, positions: Array, out: Array, call: int, energies: Array | None = None

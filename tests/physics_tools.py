@@ -27,6 +27,8 @@ class OscillatorEvaluator:
             np.random.Generator(bits).standard_normal(out=self.draw, dtype=np.float32)
             self.draw *= self.noise
             out += self.draw
+        if energies is not None:
+            self.energies(positions, energies)
 
     def energies(self, positions, out):
         out[...] = (
@@ -91,6 +93,8 @@ class CoupledEvaluator:
     def forces(self, positions, out, call, energies=None):
         self.gradients(positions, out)
         np.negative(out, out=out)
+        if energies is not None:
+            self.energies(positions, energies)
 
     def energies(self, positions, out):
         q = positions.astype(np.float64)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mdnet import backend
-from mdnet.kernels import engine, reference
+from mdnet.kernels import cpu_steps, engine, native, reference
 from mdnet.kernels.letters import BATH, DRIFT, FORCE, KICK
 
 BAOAB = [(KICK, 0, 0, 0), (DRIFT, 1, 0, 0), (BATH, 2, 0, 0), (DRIFT, 3, 0, 0)]
@@ -83,7 +83,7 @@ def test_replicas_together_equal_replicas_alone(precision):
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_threads_change_nothing(threads):
+def test_threads_change_nothing(threads, monkeypatch):
     if threads > numba.config.NUMBA_NUM_THREADS:
         pytest.skip(f"this process has {numba.config.NUMBA_NUM_THREADS} Numba threads")
     b, q, p, f, inverse, table, sums = setup("single", 2, 9000)
@@ -94,6 +94,7 @@ def test_threads_change_nothing(threads):
         numba.set_num_threads(1)
         advance(eng, program, one, table, 3, 6)
         numba.set_num_threads(threads)
+        monkeypatch.setattr(cpu_steps.Steps, "SMALL", 0)  # share however little work
         many = [x.copy() for x in (q, p, f, sums)]
         advance(eng, program, many, table, 3, 6)
     finally:
@@ -158,3 +159,44 @@ def test_groups_have_coefficients_of_their_own(mass):
     for a, c in zip(whole[:3], grouped[:3], strict=True):
         assert np.array_equal(a, c)
     assert np.abs(mine[1] - grouped[1]).max() > 0.01  # negative control
+
+
+def test_only_much_work_wakes_threads(monkeypatch):
+    woken = []
+    monkeypatch.setattr(native, "spread", lambda *a: woken.append(a[2]))
+    monkeypatch.setattr(numba, "get_num_threads", lambda: 8)
+    for size, expected in ((700, []), (20_000, []), (200_000, [8])):
+        b, q, p, f, inverse, table, sums = setup("single", 1, size)
+        eng, program = make(b, inverse, size, BAOAB)
+        advance(eng, program, (q, p, f, sums), table, 0)
+        assert woken == expected
+
+
+def test_arrays_are_told_from_each_other():
+    """A table follows its arrays: new ones, views, and coefficients in another order.
+
+    An address that went stale would read or write memory of something else.
+    """
+    b, q, p, f, inverse, table, sums = setup("single", 2, 900)
+    eng, program = make(b, inverse, 900, FUSED)
+    expected = [x.copy() for x in (q, p, f, sums)]
+    for step in range(4):
+        advance(eng, program, expected, table, step)
+    coefficients = np.asfortranarray(table[:, program.columns])
+    for step in range(4):
+        q, p, f, sums = (x.copy() for x in (q, p, f, sums))
+        eng.advance(program, q, p, f, coefficients, sums, step)
+    for a, c in zip((q, p, f, sums), expected, strict=True):
+        assert np.array_equal(a, c)
+    eng.kinetic(p, sums[3])
+    np.testing.assert_allclose(sums[3], sums[0], rtol=1e-12)
+    eng.kinetic(p[1:], sums[3, :1])  # one replica alone
+    np.testing.assert_allclose(sums[3, 0], sums[0, 1], rtol=1e-12)
+
+
+def test_arrays_of_another_kind_are_refused():
+    b, q, p, f, inverse, table, sums = setup("single", 2, 900)
+    eng, program = make(b, inverse, 900, FUSED)
+    for bad in (q.astype(np.float64), np.asfortranarray(q)):
+        with pytest.raises(ValueError, match="contiguous arrays of float32"):
+            advance(eng, program, (bad, p, f, sums), table, 0)

@@ -163,14 +163,25 @@ def test_replicas_do_not_see_each_other(case, precision):
     ],
     ids=lambda p: type(p).__name__,
 )
-def test_threads_change_no_bit(potential):
+def test_threads_change_no_bit(potential, monkeypatch):
     """Large D has several blocks: their energies add up in a fixed order."""
+    monkeypatch.setattr("mdnet.kernels.rows.SMALL", 0)
     backend = CPU["single"]
     q = points(potential, 3).astype(np.float32)
     results = []
     for threads in (1, 2):
         numba.set_num_threads(threads)
         results.append(evaluate(potential.evaluator(backend, 3, 5), q, backend))
+    np.testing.assert_array_equal(results[0][0], results[1][0])
+    np.testing.assert_array_equal(results[0][1], results[1][1])
+
+
+def test_little_work_gives_the_same_bits(case, monkeypatch):
+    """Kernels compiled for one thread against those that wake the others."""
+    q, results = points(case, 4), []
+    for small in (0, 10**9):
+        monkeypatch.setattr("mdnet.kernels.rows.SMALL", small)
+        results.append(evaluate(case.evaluator(CPU["double"], 4, 0), q, CPU["double"]))
     np.testing.assert_array_equal(results[0][0], results[1][0])
     np.testing.assert_array_equal(results[0][1], results[1][1])
 

@@ -13,9 +13,16 @@ from mdnet.analysis.energetics import (
     first_law,
     heat_capacity,
 )
+from mdnet.analysis.exchange import (
+    ByTemperature,
+    Exchanges,
+    by_temperature,
+    exchanges,
+)
 from mdnet.analysis.kl import KLRelaxation, kl_by_layer, kl_relaxation
 from mdnet.analysis.kl_exact import fokker_planck_kl, ornstein_uhlenbeck_kl
 from mdnet.analysis.kl_function import kl_predictive
+from mdnet.analysis.noise import Advice, NoiseTemperature, noise_temperature
 
 # The function takes the name of its module: imported now, it stays.
 from mdnet.analysis.predictive import Predictive, predictive
@@ -37,12 +44,16 @@ from mdnet.analysis.timeseries import (
 )
 
 __all__ = [
+    "Advice",
+    "ByTemperature",
     "Calibration",
     "Equilibration",
     "Estimate",
+    "Exchanges",
     "FirstLaw",
     "HeatCapacity",
     "KLRelaxation",
+    "NoiseTemperature",
     "Predictive",
     "Temperatures",
     "Thermometer",
@@ -50,9 +61,11 @@ __all__ = [
     "autocorrelation",
     "autocorrelation_time",
     "brier",
+    "by_temperature",
     "calibration",
     "equilibration",
     "ess",
+    "exchanges",
     "first_law",
     "fokker_planck_kl",
     "heat_capacity",
@@ -62,6 +75,7 @@ __all__ = [
     "log_likelihood",
     "mcse",
     "mean",
+    "noise_temperature",
     "ornstein_uhlenbeck_kl",
     "predictive",
     "rhat",

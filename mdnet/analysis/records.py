@@ -17,6 +17,7 @@ __all__ = [
     "BurnIn",
     "Window",
     "burn_in_step",
+    "degrees_of_freedom",
     "frame_count",
     "frame_steps",
     "is_run",
@@ -185,6 +186,16 @@ def frame_steps(run: Run) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]] |
 def is_run(x: Any) -> bool:
     """Whether ``x`` is a run, not an array."""
     return hasattr(x, "layout") and hasattr(x, "replicas")
+
+
+def degrees_of_freedom(run: Run, which: str = "degrees_of_freedom") -> dict[str, int]:
+    """Free momenta of each tensor of `tensors`: its size, less what was held.
+
+    ``which="measured"``: the parameters that configurational thermometers read.
+    """
+    sizes = tensors(run)
+    found = run.config.get(which) or {}
+    return {name: int(found.get(name, size)) for name, size in sizes.items()}
 
 
 def tensors(run: Run) -> dict[str, int]:

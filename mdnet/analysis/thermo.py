@@ -26,7 +26,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mdnet.analysis.records import BurnIn, Window, burn_in_step, read, tensors
+from mdnet.analysis.records import (
+    BurnIn,
+    Window,
+    burn_in_step,
+    degrees_of_freedom,
+    read,
+)
 from mdnet.analysis.records import target as target_series
 from mdnet.analysis.results import Estimate, with_error
 from mdnet.analysis.timeseries import Mean, column_means
@@ -73,14 +79,14 @@ class Temperatures:
     Attributes
     ----------
     layers : tuple of str
-        Names of the tensors.
+        Names of the tensors that are not frozen.
     kinetic, configurational, virial : Thermometer or None
         None where the run did not record the series.
     target : float
         What a right value is: the thermostat's temperature, or 1 when ``relative``.
     relative : bool
-        Whether values are divided by the target, because it differs between replicas
-        or in time.
+        Whether values are divided by the target, because it differs between replicas,
+        tensors or in time.
     replica_target : ndarray, (R,)
         Target of each replica, averaged over the part analysed.
     start : int
@@ -346,7 +352,18 @@ def temperatures(
         )
     else:
         aim = float(goal.value[0, 0])
+    dof = degrees_of_freedom(run)
+    moves = np.array([n > 0 for n in dof.values()])
+    layers = tuple(name for name, n in dof.items() if n > 0)
+    sizes = np.array([n for n in dof.values() if n > 0], float)
+    layer_goal = None
+    if target is None and "layer_target_temperature" in run:
+        layer_goal = read(run, "layer_target_temperature").since(start)
+        layer_goal.value[...] = np.where(moves, layer_goal.value, 1.0)
     relative = bool(np.ptp(goal.value) > 1e-9 * goal.value.max())
+    if layer_goal is not None and not relative:
+        apart = np.ptp(layer_goal.value[..., moves])
+        relative = bool(apart > 1e-9 * goal.value.max())
     if relative:
         aim = 1.0
         warnings.append("targets differ: readings are divided by their targets")
@@ -355,19 +372,20 @@ def temperatures(
             "the target changes during the part analysed: there is no equilibrium"
         )
     threshold = _Threshold(aim, sigma, tolerance, resolution)
-    layers = tuple(tensors(run))
-    sizes = np.array(list(tensors(run).values()), float)
 
     def load(name: str, power: int = 1) -> np.ndarray[Any, Any]:
         series = read(run, name).since(start)
         if not len(series.step):
             raise PotentialError(f"burn_in={burn_in!r} leaves no record of {name!r}")
+        value = series.value if series.value.ndim < 3 else series.value[..., moves]
         if not relative or not power:
-            return series.value
-        scale = _on_grid(goal, series.step)
-        return series.value / scale.reshape(
-            scale.shape + (1,) * (series.value.ndim - 2)
-        )
+            return value
+        if value.ndim == 3 and layer_goal is not None:
+            scale = _on_grid(layer_goal, series.step)[..., moves]
+        else:
+            scale = _on_grid(goal, series.step)
+            scale = scale.reshape(scale.shape + (1,) * (value.ndim - 2))
+        return np.asarray(value / scale)
 
     loaded: dict[str, np.ndarray[Any, Any]] = {}
     for pair in names.values():
@@ -387,8 +405,12 @@ def temperatures(
         warnings.append(f"left out {int((~alive).sum())} replicas that are not finite")
         loaded = {name: value[:, alive] for name, value in loaded.items()}
     readings: dict[str, Thermometer | None] = dict.fromkeys(names)
+    measured = np.array(list(degrees_of_freedom(run, "measured").values()))[moves]
     for kind, (first, second) in names.items():
         top, bottom, whole = loaded.get(first), None, loaded.get(second)
+        if kind != "kinetic" and not measured.any():
+            warnings.append(f"no {kind} temperature: all tensors are on surfaces")
+            continue
         if kind == "configurational":
             top, bottom, whole = (
                 (top, whole, None) if whole is not None else (None,) * 3
@@ -396,8 +418,9 @@ def temperatures(
         elif top is None and whole is not None:
             top = whole[..., None][..., :0]
         elif top is not None and kind == "virial":
-            whole = top.sum(-1) / sizes.sum() if whole is None else whole
-            top = top / sizes
+            whole = top.sum(-1) / measured.sum() if whole is None else whole
+            # NaN where the thermometer does not apply, as on spheres.
+            top = top / np.where(measured > 0, measured, np.nan)
         elif top is not None and whole is None:
             whole = top @ sizes / sizes.sum()
         if top is None:

@@ -1,9 +1,10 @@
-"""The fused step on the CPU: Numba, parallel over blocks, vectorised inside them.
+"""The fused step on the CPU: one C function, vectorised, over blocks of parameters.
 
 A program is a run of operations between two force evaluations (or, for potentials
 whose force is a polynomial of one parameter, many whole steps).  Each block of at most
 `TILE` parameters of one replica goes through the whole program while it lies in the
-first-level cache, so that main memory sees every array once.
+first-level cache, so that main memory sees every array once.  Workers draw blocks from
+one list until none is left; which of them does what changes no bit.
 
 Neighbouring letters share a loop where all masses are equal: force, kicks and drift
 are one, bath and drift another, each with the kinetic energy summed on the way.  Every
@@ -14,25 +15,37 @@ ledger is summed in another order then, and may differ in its last bits).
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import get_thread_id, njit, prange
+from numba import carray, cfunc, from_dtype, njit, types
 
-from mdnet import random
-from mdnet.kernels import letters, noise
+from mdnet.kernels import letters, native, noise
 from mdnet.kernels.fingerprint import fingerprint
 from mdnet.kernels.letters import BATH, DRIFT, FORCE, KICK, TILE
-from mdnet.kernels.noise import EXACT, fill
+from mdnet.kernels.native import call, pointer, record, take
+from mdnet.kernels.noise import EXACT
 
-__all__ = ["advance", "kinetic"]
+__all__ = ["TABLE", "advance"]
+
+_FIELDS = """
+    next worker _0 _1 _2 _3 _4 _5 share step repeats schedule count replicas size tiles group_count masses
+    q p f coefficients sums codes streams later inverse_mass polynomial edges groups
+    words normals fill k0 k1
+"""
+TABLE = np.dtype([(name, np.int64) for name in _FIELDS.split()])
+"""What the kernel needs: counters, sizes and addresses; see `advance`."""
+_RECORD = from_dtype(TABLE)
+_NEXT, _WORKER = 0, 8  # bytes: the counters stand first, in a cache line of their own
 
 _SUMS = EXACT | {"reassoc"}
 
-_kick = njit(error_model="numpy", fastmath=EXACT)(letters.kick)
-_drift = njit(error_model="numpy", fastmath=EXACT)(letters.drift)
-_bath = njit(error_model="numpy", fastmath=EXACT)(letters.bath)
-_force = njit(error_model="numpy", fastmath=EXACT)(letters.polynomial_force)
+_inline = njit(error_model="numpy", fastmath=EXACT, inline="always")
+_kick = _inline(letters.kick)
+_drift = _inline(letters.drift)
+_bath = _inline(letters.bath)
+_force = _inline(letters.polynomial_force)
 
 
 @njit(error_model="numpy", fastmath=_SUMS, forceinline=True)
@@ -56,7 +69,7 @@ def _twice_kinetic(p, inverse_mass):  # type: ignore[no-untyped-def]
     return total
 
 
-@njit(error_model="numpy", fastmath=EXACT)
+@_inline
 def _force_kicks_drift(q, p, f, polynomial, b1, b2, a):  # type: ignore[no-untyped-def]
     f0, f1 = f.dtype.type(polynomial[0]), f.dtype.type(polynomial[1])
     f2, f3 = f.dtype.type(polynomial[2]), f.dtype.type(polynomial[3])
@@ -72,7 +85,7 @@ def _force_kicks_drift(q, p, f, polynomial, b1, b2, a):  # type: ignore[no-untyp
     return total
 
 
-@njit(error_model="numpy", fastmath=EXACT)
+@_inline
 def _linear_kicks_drift(q, p, f, polynomial, b1, b2, a):  # type: ignore[no-untyped-def]
     f0, f1 = f.dtype.type(polynomial[0]), f.dtype.type(polynomial[1])
     b1, b2, a = p.dtype.type(b1), p.dtype.type(b2), q.dtype.type(a)
@@ -87,7 +100,7 @@ def _linear_kicks_drift(q, p, f, polynomial, b1, b2, a):  # type: ignore[no-unty
     return total
 
 
-@njit(error_model="numpy", fastmath=EXACT)
+@_inline
 def _force_kicks(q, p, f, polynomial, b1, b2):  # type: ignore[no-untyped-def]
     f0, f1 = f.dtype.type(polynomial[0]), f.dtype.type(polynomial[1])
     f2, f3 = f.dtype.type(polynomial[2]), f.dtype.type(polynomial[3])
@@ -102,7 +115,7 @@ def _force_kicks(q, p, f, polynomial, b1, b2):  # type: ignore[no-untyped-def]
     return total
 
 
-@njit(error_model="numpy", fastmath=EXACT)
+@_inline
 def _kicks_drift(q, p, f, b1, b2, a):  # type: ignore[no-untyped-def]
     b1, b2, a = p.dtype.type(b1), p.dtype.type(b2), q.dtype.type(a)
     total = 0.0
@@ -115,7 +128,7 @@ def _kicks_drift(q, p, f, b1, b2, a):  # type: ignore[no-untyped-def]
     return total
 
 
-@njit(error_model="numpy", fastmath=EXACT)
+@_inline
 def _kicks(p, f, b1, b2):  # type: ignore[no-untyped-def]
     b1, b2 = p.dtype.type(b1), p.dtype.type(b2)
     total = 0.0
@@ -127,7 +140,7 @@ def _kicks(p, f, b1, b2):  # type: ignore[no-untyped-def]
     return total
 
 
-@njit(error_model="numpy", fastmath=EXACT)
+@_inline
 def _bath_drift(q, p, z, c, s, a):  # type: ignore[no-untyped-def]
     c, s, a = p.dtype.type(c), p.dtype.type(s), q.dtype.type(a)
     total = 0.0
@@ -139,7 +152,7 @@ def _bath_drift(q, p, z, c, s, a):  # type: ignore[no-untyped-def]
     return total
 
 
-@njit(error_model="numpy", fastmath=EXACT)
+@_inline
 def _one_bath(p, z, c, s):  # type: ignore[no-untyped-def]
     c, s = p.dtype.type(c), p.dtype.type(s)
     total = 0.0
@@ -150,14 +163,14 @@ def _one_bath(p, z, c, s):  # type: ignore[no-untyped-def]
     return total
 
 
-@njit(error_model="numpy", fastmath=EXACT)
+@_inline
 def _masses_bath(p, z, c, s, inverse_mass):  # type: ignore[no-untyped-def]
     c = p.dtype.type(c)
     for j in range(p.size):
         p[j] = _bath(p[j], z[j], c, p.dtype.type(s / np.sqrt(inverse_mass[j])))
 
 
-@njit(error_model="numpy", fastmath=EXACT)
+@_inline
 def _one_drift(q, p, a, inverse_mass):  # type: ignore[no-untyped-def]
     if inverse_mass.size == 1:
         a_all = q.dtype.type(a * inverse_mass[0])
@@ -168,7 +181,7 @@ def _one_drift(q, p, a, inverse_mass):  # type: ignore[no-untyped-def]
             q[j] = _drift(q[j], p[j], q.dtype.type(a * inverse_mass[j]))
 
 
-@njit(error_model="numpy", fastmath=EXACT)
+@_inline
 def _one_force(f, q, polynomial):  # type: ignore[no-untyped-def]
     f0, f1 = f.dtype.type(polynomial[0]), f.dtype.type(polynomial[1])
     f2, f3 = f.dtype.type(polynomial[2]), f.dtype.type(polynomial[3])
@@ -176,179 +189,189 @@ def _one_force(f, q, polynomial):  # type: ignore[no-untyped-def]
         f[j] = _force(f.dtype.type(q[j]), f0, f1, f2, f3)
 
 
-@njit(error_model="numpy", inline="always")
-def _coefficient(coefficients, done, count, r, group):  # type: ignore[no-untyped-def]
-    """First coefficient of the operation with number ``done`` of all repeats."""
-    row = done // count if coefficients.shape[0] > 1 else 0
-    return coefficients[row, done % count, r, group, 0]
+@_inline
+def _coefficient(t, coefficients, done, r, group, which=0):  # type: ignore[no-untyped-def]
+    """A coefficient of the operation with number ``done`` of all repeats."""
+    row = done if t.schedule != 0 else done % t.count
+    return coefficients[2 * ((row * t.replicas + r) * t.group_count + group) + which]
 
 
-def _compile(version: int) -> Any:
-    """Compile `advance`, whose cache entry is tied to the sources it calls."""
+def _advance(real: Any, force: Any, version: int) -> Any:
+    """Write the kernel; ``version`` is part of its key on disk."""
+    size, force_size = real().itemsize, force().itemsize
 
-    @njit(parallel=True, cache=True, error_model="numpy", fastmath=EXACT)
-    def advance(  # type: ignore[no-untyped-def]
-        q,
-        p,
-        f,
-        inverse_mass,
-        codes,
-        streams,
-        later,
-        coefficients,
-        polynomial,
-        sums,
-        edges,
-        groups,
-        seed,
-        step,
-        repeats,
-        words,
-        normals,
-    ):
-        tiles = groups.size
-        for task in prange(q.shape[0] * tiles):
-            r = task // tiles
-            tile = task - r * tiles
-            low = edges[tile]
-            high = edges[tile + 1]
-            group = groups[tile]
-            me = get_thread_id()
-            x = words[me]
-            z = normals[me]
-            # Slices, not offsets: an index that could be negative is not vectorised.
-            q_r = q[r, low:high]
-            p_r = p[r, low:high]
-            f_r = f[r, low:high]
-            # Noise is that of the whole aligned tile, whatever part of it this is.
-            aligned = low - low % TILE
-            counters = (min(q.shape[1] - aligned, TILE) + 3) // 4
-            z_r = z[low - aligned : high - aligned]
-            equal = inverse_mass.size == 1
-            m_r = inverse_mass if equal else inverse_mass[low:high]
-            m = inverse_mass[0]
-            linear = polynomial[2] == 0.0 and polynomial[3] == 0.0
-            twice = sums[0, r, tile]
-            after = sums[1, r, tile]
-            heat = sums[2, r, tile]
-            work = sums[3, r, tile]
-            # Letters are joined across the end of a repeat too.
-            count = codes.size
-            total = repeats * count
-            done = 0
-            while done < total:
-                i = done % count
-                now = step + done // count
-                code = codes[i]
-                before = twice
-                if code == KICK or (
-                    code == FORCE
-                    and done + 1 < total
-                    and codes[(i + 1) % count] == KICK
-                ):
-                    fresh = code == FORCE
-                    if fresh:
-                        done += 1
-                    b1 = _coefficient(coefficients, done, count, r, group)
-                    b2 = 0.0
-                    done += 1
-                    if done < total and codes[done % count] == KICK:
-                        b2 = _coefficient(coefficients, done, count, r, group)
-                        done += 1
-                    if equal and done < total and codes[done % count] == DRIFT:
-                        a = m * _coefficient(coefficients, done, count, r, group)
-                        done += 1
-                        if fresh and linear:
-                            twice = _linear_kicks_drift(
-                                q_r, p_r, f_r, polynomial, b1, b2, a
-                            )
-                        elif fresh:
-                            twice = _force_kicks_drift(
-                                q_r, p_r, f_r, polynomial, b1, b2, a
-                            )
-                        else:
-                            twice = _kicks_drift(q_r, p_r, f_r, b1, b2, a)
-                    elif fresh:
-                        twice = _force_kicks(q_r, p_r, f_r, polynomial, b1, b2)
-                    else:
-                        twice = _kicks(p_r, f_r, b1, b2)
-                    twice = twice * m if equal else _twice_kinetic(p_r, m_r)
-                    work += 0.5 * (twice - before)
+    def advance(address):  # type: ignore[no-untyped-def]
+        t = record(address, _RECORD)
+        me = take(address + _WORKER)
+        count, tiles = t.count, t.tiles
+        codes = carray(pointer(t.codes, np.int64), (count,))
+        streams = carray(pointer(t.streams, np.int64), (count,))
+        later = carray(pointer(t.later, np.int64), (count,))
+        numbers = 2 * count * t.replicas * t.group_count
+        if t.schedule != 0:
+            numbers *= t.repeats
+        coefficients = carray(pointer(t.coefficients, np.float64), (numbers,))
+        polynomial = carray(pointer(t.polynomial, np.float64), (4,))
+        edges = carray(pointer(t.edges, np.int64), (tiles + 1,))
+        groups = carray(pointer(t.groups, np.int64), (tiles,))
+        sums = carray(pointer(t.sums, np.float64), (4, t.replicas, tiles))
+        words = pointer(t.words + 4 * TILE * me, np.uint32)
+        normals = t.normals + size * TILE * me
+        equal = t.masses == 1
+        linear = polynomial[2] == 0.0 and polynomial[3] == 0.0
+        tasks = t.replicas * tiles
+        while True:
+            first = take(address + _NEXT) * t.share
+            if first >= tasks:
+                return version
+            for task in range(first, min(first + t.share, tasks)):
+                r = task // tiles
+                tile = task - r * tiles
+                low, high = edges[tile], edges[tile + 1]
+                group = groups[tile]
+                # Views of their own: an index with an offset is not vectorised.
+                at, width = r * t.size + low, (high - low,)
+                p = carray(pointer(t.p + size * at, real), width)
+                masses = carray(
+                    pointer(t.inverse_mass + (0 if equal else 8 * low), np.float64),
+                    (1 if equal else high - low,),
+                )
+                if count == 0:
+                    sums[0, r, tile] = _twice_kinetic(p, masses)
                     continue
-                c = _coefficient(coefficients, done, count, r, group)
-                done += 1
-                if code == BATH:
-                    row = (done - 1) // count if coefficients.shape[0] > 1 else 0
-                    s = coefficients[row, i, r, group, 1]
-                    if s != 0.0:
-                        drawn = np.uint64(now + later[i])
-                        fill(z, x, aligned // 4, counters, r, drawn, streams[i], seed)
-                    if not equal:
-                        _masses_bath(p_r, z_r, c, s, m_r)
-                        twice = _twice_kinetic(p_r, m_r)
-                    elif done < total and codes[done % count] == DRIFT:
-                        a = m * _coefficient(coefficients, done, count, r, group)
+                q = carray(pointer(t.q + size * at, real), width)
+                f = carray(pointer(t.f + force_size * at, force), width)
+                # Noise is that of the whole aligned tile, whatever part of it this is.
+                aligned = low - low % TILE
+                counters = (min(t.size - aligned, TILE) + 3) // 4
+                z = carray(pointer(normals + size * (low - aligned), real), width)
+                m = masses[0]
+                twice = sums[0, r, tile]
+                after = sums[1, r, tile]
+                heat = sums[2, r, tile]
+                work = sums[3, r, tile]
+                # Letters are joined across the end of a repeat too.
+                total = t.repeats * count
+                done = np.int64(0)
+                while done < total:
+                    i = done % count
+                    now = t.step + done // count
+                    code = codes[i]
+                    before = twice
+                    if code == KICK or (
+                        code == FORCE
+                        and done + 1 < total
+                        and codes[(i + 1) % count] == KICK
+                    ):
+                        fresh = code == FORCE
+                        if fresh:
+                            done += 1
+                        b1 = _coefficient(t, coefficients, done, r, group)
+                        b2 = 0.0
                         done += 1
-                        twice = m * _bath_drift(q_r, p_r, z_r, c, s / np.sqrt(m), a)
-                    else:
-                        twice = m * _one_bath(p_r, z_r, c, s / np.sqrt(m))
-                    heat += 0.5 * (twice - before)
-                    after = twice
-                elif code == DRIFT:
-                    _one_drift(q_r, p_r, c, m_r)
-                elif code == FORCE:
-                    _one_force(f_r, q_r, polynomial)
-            sums[0, r, tile] = twice
-            sums[1, r, tile] = after
-            sums[2, r, tile] = heat
-            sums[3, r, tile] = work
-        return version
+                        if done < total and codes[done % count] == KICK:
+                            b2 = _coefficient(t, coefficients, done, r, group)
+                            done += 1
+                        if equal and done < total and codes[done % count] == DRIFT:
+                            a = m * _coefficient(t, coefficients, done, r, group)
+                            done += 1
+                            if fresh and linear:
+                                twice = _linear_kicks_drift(
+                                    q, p, f, polynomial, b1, b2, a
+                                )
+                            elif fresh:
+                                twice = _force_kicks_drift(
+                                    q, p, f, polynomial, b1, b2, a
+                                )
+                            else:
+                                twice = _kicks_drift(q, p, f, b1, b2, a)
+                        elif fresh:
+                            twice = _force_kicks(q, p, f, polynomial, b1, b2)
+                        else:
+                            twice = _kicks(p, f, b1, b2)
+                        twice = twice * m if equal else _twice_kinetic(p, masses)
+                        work += 0.5 * (twice - before)
+                        continue
+                    c = _coefficient(t, coefficients, done, r, group)
+                    if code == BATH:
+                        s = _coefficient(t, coefficients, done, r, group, 1)
+                        done += 1
+                        if (
+                            c == 1.0 and s == 0.0
+                        ):  # at rest: no heat, not by rounding either
+                            after = twice
+                            continue
+                        if s != 0.0:
+                            call(
+                                t.fill,
+                                (
+                                    pointer(normals, real),
+                                    words,
+                                    aligned // 4,
+                                    counters,
+                                    r,
+                                    now + later[i],
+                                    streams[i],
+                                    t.k0,
+                                    t.k1,
+                                ),
+                                np.int64,
+                            )
+                        if not equal:
+                            _masses_bath(p, z, c, s, masses)
+                            twice = _twice_kinetic(p, masses)
+                        elif done < total and codes[done % count] == DRIFT:
+                            a = m * _coefficient(t, coefficients, done, r, group)
+                            done += 1
+                            twice = m * _bath_drift(q, p, z, c, s / np.sqrt(m), a)
+                        else:
+                            twice = m * _one_bath(p, z, c, s / np.sqrt(m))
+                        heat += 0.5 * (twice - before)
+                        after = twice
+                        continue
+                    done += 1
+                    if code == DRIFT:
+                        _one_drift(q, p, c, masses)
+                    elif code == FORCE:
+                        _one_force(f, q, polynomial)
+                sums[0, r, tile] = twice
+                sums[1, r, tile] = after
+                sums[2, r, tile] = heat
+                sums[3, r, tile] = work
 
     return advance
 
 
-advance = _compile(fingerprint(letters, noise, random))
-"""advance(q, p, f, inverse_mass, codes, streams, later, coefficients, polynomial,
-sums, edges, groups, seed, step, repeats, words, normals)
+@cache
+def advance(real: Any, force: Any) -> Any:
+    """Compile the C function ``int64 (table)`` for types of state and force.
 
-Run a program ``repeats`` times over every block of every replica.
+    It runs a program ``repeats`` times over every block of every replica; an empty
+    program measures twice the kinetic energy instead.  Each worker calls it once with
+    the address of the same `TABLE`, whose counters ``next`` and ``worker`` start at
+    zero, and takes ``share`` blocks at a time.  Arrays of the table, all contiguous:
 
-Parameters
-----------
-q, p, f : (R, D) arrays
-    Positions, momenta, forces; changed in place.
-inverse_mass : (1,) or (D,) float64
-codes, streams, later : (n,) int64
-    Operation codes, noise stream of each, and whether an operation belongs to
-    the next step (1) or this one (0).
-coefficients : (S, n, R, G, 2) float64
-    S is ``repeats`` for scheduled coefficients, else 1; G groups of parameters.
-polynomial : (4,) float64
-    Coefficients of `letters.polynomial_force`, for ``FORCE`` operations.
-sums : (4, R, tiles) float64
-    Per block: twice the kinetic energy now, the same after the last bath,
-    heat and kick work so far.
-edges : (tiles + 1,) int64
-    Where each block begins; none crosses a multiple of ``TILE``.
-groups : (tiles,) int64
-    Which coefficients a block uses.
-seed : (2,) uint64
-step : int
-    Steps done before the first repeat.
-repeats : int
-words : (threads, 4, TILE // 4) uint32
-normals : (threads, TILE) of the type of p
-    Scratch of each thread.
-"""
+    ==========================  ======================================================
+    q, p, f (R, D)              positions, momenta, forces; changed in place
+    inverse_mass (masses,)      float64; masses is 1 or D
+    codes, streams, later       (count,) int64: operations, noise stream of each, and
+                                whether it belongs to the next step (1) or this one (0)
+    coefficients                (S, count, R, G, 2) float64; S is ``repeats`` where
+                                ``schedule`` is not 0, else 1
+    polynomial (4,)             float64, of `letters.polynomial_force`
+    sums (4, R, tiles)          float64, per block: twice the kinetic energy now, the
+                                same after the last bath, heat and kick work so far;
+                                the first alone where the program is empty
+    edges (tiles + 1,)          int64: where blocks begin; none crosses a multiple of
+                                ``TILE``
+    groups (tiles,)             int64: which of the G coefficients a block uses
+    words (workers, TILE)       uint32, scratch
+    normals (workers, TILE)     of the type of p, scratch
+    ==========================  ======================================================
 
-
-@njit(parallel=True, cache=True, error_model="numpy")
-def kinetic(p, inverse_mass, edges, out):  # type: ignore[no-untyped-def]
-    """Twice the kinetic energy of each block: out (R, tiles) float64."""
-    tiles = edges.size - 1
-    for task in prange(p.shape[0] * tiles):
-        r = task // tiles
-        tile = task - r * tiles
-        low, high = edges[tile], edges[tile + 1]
-        m_r = inverse_mass if inverse_mass.size == 1 else inverse_mass[low:high]
-        out[r, tile] = _twice_kinetic(p[r, low:high], m_r)
+    ``fill`` is the address of `noise.filler`, ``step`` the number of steps done before
+    the first repeat, ``k0`` and ``k1`` are the words of the seed.
+    """
+    source = _advance(real.type, force.type, fingerprint(letters, native, noise))
+    form = types.int64(types.int64)
+    return cfunc(form, cache=True, error_model="numpy", fastmath=EXACT)(source)

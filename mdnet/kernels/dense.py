@@ -28,12 +28,11 @@ from typing import Any
 
 import numpy as np
 from numba import carray, cfunc, from_dtype, njit, types
-from numba.extending import intrinsic
 
 from mdnet.kernels import batches, codes, letters, native, products, tiles
 from mdnet.kernels.batches import ROUNDS, batch_rows
 from mdnet.kernels.fingerprint import fingerprint
-from mdnet.kernels.native import call, look, pointer, take
+from mdnet.kernels.native import call, look, pointer, record, take
 from mdnet.kernels.products import DEPTH, backward, first_layer, forward, outer
 from mdnet.kernels.tiles import HEIGHT, VECTOR, copy, fetch, lanes
 
@@ -87,16 +86,6 @@ _SOON = 2  # rows between the one that is copied and the one that is asked for
 _OPTIONS: Any = {"error_model": "numpy", "fastmath": {"contract", "nsz"}}
 _plain = njit(**_OPTIONS)
 _inline = njit(inline="always", **_OPTIONS)
-
-
-@intrinsic
-def _table(typingctx: Any, address: Any) -> Any:
-    """The table at an address."""
-
-    def build(context: Any, builder: Any, _signature: Any, values: Any) -> Any:
-        return builder.inttoptr(values[0], context.get_value_type(_RECORD))
-
-    return _RECORD(address), build
 
 
 def scratch(dtype: Any) -> int:
@@ -275,7 +264,7 @@ def _work(version: int) -> Any:
     """Write the kernel; ``version`` is part of its key on disk."""
 
     def work(address: Any) -> Any:
-        t = _table(address)
+        t = record(address, _RECORD)
         me = take(address + _WORKER)
         R, chunks, size = t.replicas, t.chunks, t.itemsize
         layers = carray(pointer(t.layer_table, np.int64), (t.layers, 6))

@@ -48,11 +48,13 @@ class Program:
     Attributes
     ----------
     codes, streams, later : (n,) int64
-        See `mdnet.kernels.cpu.advance`.
+        Operation codes, noise stream of each, and whether its noise is that of the
+        next step (1) or of this one (0).
     columns : (n,) int, on the host
         Index of each operation into the integrator's coefficients.
     shifts : (n,) int, on the host
-        ``later`` again: coefficients are those of step + shift.
+        Coefficients are those of step + shift; ``later`` too, but for noise that is
+        drawn ahead.
     """
 
     codes: Array
@@ -65,17 +67,20 @@ class Program:
     def build(
         cls, backend: Backend, operations: list[tuple[int, int, int, int]]
     ) -> Program:
-        """Make one from (code, column, stream, later) of each operation."""
+        """Make one from (code, column, stream, later) of each operation.
+
+        A stream of 256 + k is stream k of one step later.
+        """
         table = np.array(operations, dtype=np.int64).reshape(-1, 4)
-        codes, columns, streams, later = (
+        codes, columns, streams, shifts = (
             np.ascontiguousarray(table[:, i]) for i in range(4)
         )
         return cls(
             backend.asarray(codes),
-            backend.asarray(streams),
-            backend.asarray(later),
+            backend.asarray(streams % 256),
+            backend.asarray(shifts + streams // 256),
             columns,
-            later,
+            shifts,
         )
 
 
@@ -123,15 +128,9 @@ class Engine:
         self.tiles, self.group_count = groups.size, int(groups[-1]) + 1
         self.edges, self.groups = backend.asarray(edges), backend.asarray(groups)
         if backend.name == "cpu":
-            from numba import config
+            from mdnet.kernels import cpu_steps
 
-            from mdnet.kernels import cpu
-
-            threads = config.NUMBA_NUM_THREADS
-            self._words = backend.zeros((threads, 4, TILE // 4), np.uint32)
-            # Zeros: a bath without noise multiplies this scratch by 0, NaN or not.
-            self._normals = backend.zeros((threads, TILE), backend.state_dtype)
-            self._cpu: Any = cpu
+            self._cpu: Any = cpu_steps.Steps(self, self._polynomial, seed, size)
         else:
             from mdnet.kernels.cuda_steps import Steps
 
@@ -149,8 +148,26 @@ class Engine:
         step: int,
         repeats: int = 1,
     ) -> None:
-        """Run ``program`` on every replica; see `mdnet.kernels.cpu.advance`."""
-        arguments = (
+        """Run ``program`` ``repeats`` times on every replica.
+
+        Parameters
+        ----------
+        program : Program
+        q, p, f : (R, D)
+            Positions, momenta, forces; changed in place.
+        coefficients : (S, n, R, G, 2) float64
+            S is ``repeats`` for scheduled coefficients, else 1; G groups.
+        sums : (4, R, tiles) float64
+            Per block: twice the kinetic energy now, the same after the last bath,
+            heat and kick work so far.
+        step : int
+            Steps done before the first repeat.
+        repeats : int
+        """
+        if self._cpu is not None:
+            self._cpu.advance(program, q, p, f, coefficients, sums, step, repeats)
+            return
+        self.cuda.advance(
             q,
             p,
             f,
@@ -167,14 +184,10 @@ class Engine:
             step,
             repeats,
         )
-        if self._cpu is not None:
-            self._cpu.advance(*arguments, self._words, self._normals)
-        else:
-            self.cuda.advance(*arguments)
 
     def kinetic(self, p: Array, out: Array) -> None:
         """Twice the kinetic energy of each block into ``out`` (R, tiles)."""
         if self._cpu is not None:
-            self._cpu.kinetic(p, self.inverse_mass, self.edges, out)
+            self._cpu.kinetic(p, out)
         else:
             self.cuda.kinetic(p, self.inverse_mass, self.edges, out)

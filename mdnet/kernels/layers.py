@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from numba import njit, prange
 
+from mdnet.kernels.native import alone
+
 __all__ = ["layer_sums"]
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
-def _layer_sums(a, b, offset, weight, bounds, out):  # type: ignore[no-untyped-def]
+def _source(a, b, offset, weight, bounds, out):  # type: ignore[no-untyped-def]
     layers = bounds.size - 1
     for task in prange(a.shape[0] * layers):
         r = task // layers
@@ -31,6 +32,11 @@ def _layer_sums(a, b, offset, weight, bounds, out):  # type: ignore[no-untyped-d
         if weight.size == 1:
             total *= weight[0]
         out[r, k] = total
+
+
+_shared = njit(parallel=True, cache=True, error_model="numpy")(_source)
+_alone = alone(_source, error_model="numpy")
+_SMALL = 50_000  # terms below which waking a thread costs more than it saves
 
 
 def layer_sums(
@@ -50,7 +56,8 @@ def layer_sums(
     out : (R, L) float64
     """
     if xp is np:
-        _layer_sums(a, b, offset, weight, bounds, out)
+        kernel = _alone if a.size < _SMALL else _shared
+        kernel(a, b, offset, weight, bounds, out)
         return
     for k in range(bounds.size - 1):
         part = slice(int(bounds[k]), int(bounds[k + 1]))

@@ -9,22 +9,25 @@ function                            effect
 ==================================  ==================================================
 ``pointer(address, real)``          typed pointer, to index or to give to ``carray``
 ``call(address, arguments, real)``  call a C function that returns a ``real``
+``record(address, kind)``            fields of a `mdnet.kernels.table.Table`
 ``take(cell)``                      add 1 to a counter of all threads; what it was
 ``look(cell)``                      a counter, and all that was written before it
-``launch(function, table, n)``      n calls of ``function(table)``, shared by threads
+``spread(function, table, n)``      ``function(table)`` once in each of n threads
+``alone(source, **options)``        a kernel with ``prange``, for one thread
 ==================================  ==================================================
 """
 
 from __future__ import annotations
 
+from types import FunctionType
 from typing import Any
 
 from llvmlite import ir  # type: ignore[import-untyped]
-from numba import njit, prange, types
+from numba import get_num_threads, njit, prange, set_num_threads, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-__all__ = ["call", "launch", "look", "pointer", "take"]
+__all__ = ["alone", "call", "look", "pointer", "record", "spread", "take"]
 
 _WORD = ir.IntType(64)
 
@@ -56,6 +59,17 @@ def call(typingctx: Any, address: Any, arguments: Any, real: Any) -> Any:
 
 
 @intrinsic
+def record(typingctx: Any, address: Any, kind: Any) -> Any:
+    """The record of type ``kind``, from `numba.from_dtype`, at an integer address."""
+    result = kind.instance_type
+
+    def build(context: Any, builder: Any, _signature: Any, values: Any) -> Any:
+        return builder.inttoptr(values[0], context.get_value_type(result))
+
+    return result(address, kind), build
+
+
+@intrinsic
 def take(typingctx: Any, cell: Any) -> Any:
     """Add 1 to the int64 at address ``cell``, in one step; what it was before."""
 
@@ -77,14 +91,34 @@ def look(typingctx: Any, cell: Any) -> Any:
     return types.int64(cell), build
 
 
-@njit(
-    "void(int64, int64, int64)",
-    cache=True,
-    parallel=True,
-    nogil=True,
-    error_model="numpy",
-)
-def launch(function: Any, table: Any, workers: Any) -> None:
+@njit(cache=True, parallel=True, nogil=True, error_model="numpy")
+def _launch(function: Any, table: Any, workers: Any) -> None:
     """Call the C function ``int64 function(int64 table)`` once for each worker."""
     for _ in prange(workers):
         call(function, (table,), types.int64)
+
+
+def spread(function: int, table: int, workers: int) -> None:
+    """Call the C function ``int64 function(int64 table)`` once in each of threads."""
+    threads = get_num_threads()
+    if workers == threads:
+        _launch(function, table, workers)
+        return
+    # Threads without work would still have to be woken and waited for.
+    set_num_threads(workers)
+    try:
+        _launch(function, table, workers)
+    finally:
+        set_num_threads(threads)
+
+
+def alone(source: Any, **options: Any) -> Any:
+    """Compile a kernel written with ``prange`` for one thread.
+
+    That takes a third of the time to compile, and little work is done before the other
+    threads wake.  A name of its own keeps it apart from its parallel twin on disk.
+    """
+    copy = FunctionType(source.__code__, source.__globals__, source.__name__)
+    copy.__qualname__ = f"{source.__qualname__}_alone"
+    copy.__module__ = source.__module__
+    return njit(cache=True, **options)(copy)

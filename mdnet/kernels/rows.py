@@ -31,13 +31,17 @@ from typing import Any
 import numpy as np
 from numba import njit, prange
 
+from mdnet.kernels.native import alone
+
 __all__ = [
     "BLOCK",
+    "SMALL",
     "double_well_energies",
     "double_well_forces",
     "funnel",
     "harmonic_energies",
     "harmonic_forces",
+    "kernel",
     "linear_batch",
     "mixture_dense",
     "mixture_diagonal",
@@ -49,8 +53,22 @@ __all__ = [
 BLOCK = 4096
 """Parameters of one replica whose energies are summed as one number."""
 
+SMALL = 50_000
+"""Numbers read below which waking a thread costs more than it saves."""
+
 _row = njit(cache=True, error_model="numpy")
-_rows = njit(cache=True, parallel=True, error_model="numpy")
+_alone: dict[str, Any] = {}
+
+
+def _rows(source: Any) -> Any:
+    """Compile, on first use, for all threads and for one alone."""
+    _alone[source.__name__] = alone(source, error_model="numpy")
+    return njit(cache=True, parallel=True, error_model="numpy")(source)
+
+
+def kernel(name: str, numbers: int) -> Any:
+    """Pick the kernel ``name`` for work that reads so many numbers; same results."""
+    return _alone[name] if numbers < SMALL else globals()[name]
 
 
 # --- separable potentials -------------------------------------------------------------

@@ -11,10 +11,10 @@ import numpy as np
 from mdnet.analysis.records import (
     BurnIn,
     burn_in_step,
+    degrees_of_freedom,
     is_run,
     read,
     target,
-    tensors,
 )
 from mdnet.analysis.results import with_error
 from mdnet.analysis.timeseries import autocorrelation_time, column_means
@@ -227,16 +227,16 @@ def _of_run(
         goal_value = goal.value[np.searchsorted(goal.step, whole.step, "right") - 1]
     else:
         goal_value = goal.value
-    names, sizes = ["all"], [float(run.size)]
+    names, sizes = ["all"], [float(sum(degrees_of_freedom(run).values()))]
     columns = [whole.value]
     if "layer_kinetic_temperature" in run:
         layers = read(run, "layer_kinetic_temperature").since(start)
-        parts = tensors(run)
+        parts = degrees_of_freedom(run)
         if len(parts) > 1 and np.array_equal(layers.step, whole.step):
-            sizes[0] = float(sum(parts.values()))
-            names += parts
-            sizes += [float(s) for s in parts.values()]
-            columns += list(np.moveaxis(layers.value, -1, 0))
+            moving = [i for i, n in enumerate(parts.values()) if n > 0]
+            names += [list(parts)[i] for i in moving]
+            sizes += [float(list(parts.values())[i]) for i in moving]
+            columns += [layers.value[..., i] for i in moving]
     return (
         tuple(names),
         np.array(sizes),
