@@ -24,9 +24,10 @@ from mdnet.integrators.multistep import RESPA
 from mdnet.integrators.noise_matched import SGHMC
 from mdnet.integrators.nose_hoover import NoseHoover
 from mdnet.integrators.scheme import Scheme, parse
+from mdnet.integrators.simulated_tempering import SimulatedTempering
 from mdnet.integrators.splitting import Splitting, from_description
 from mdnet.integrators.stochastic_gradient import SGD, SGLD
-from mdnet.integrators.tempering import ReplicaExchange, SimulatedTempering
+from mdnet.integrators.tempering import ReplicaExchange
 from mdnet.integrators.velocity_rescaling import StochasticVelocityRescaling
 from mdnet.integrators.words import (
     BBK,

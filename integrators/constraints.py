@@ -44,13 +44,13 @@ from mdnet.integrators.companion import FORCE as FORCE_CALL
 from mdnet.integrators.letters import CODES
 from mdnet.integrators.scheme import FORCE
 from mdnet.integrators.splitting import KINDS, Splitting
+from mdnet.kernels import surface_arrays
 from mdnet.typing import Array, Layout
 
 __all__ = ["Constrained", "Surfaces"]
 
 _KICKED, _BATHED, _FLIGHT = 0, 1, 2
 _UNITS = ("tensor", "row", "element")
-_MOST_BOUNCES = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -279,8 +279,16 @@ class Surfaces(Companion):
         self._still = np.zeros(bounds.size, np.bool_)
         for one in self._surfaces:
             self._still |= (bounds >= one.part.start) & (bounds < one.part.stop)
-            if one.fixed:
-                self.variables[f"radius_{one.name}"] = self._start(one)
+        spheres = [one for one in self._surfaces if one.fixed]
+        if spheres:
+            radius = np.concatenate([self._start(one) for one in spheres], axis=1)
+            self.variables["radius"] = np.ascontiguousarray(radius)
+        ends = np.cumsum([one.rows for one in spheres])
+        self._columns = {
+            one.name: slice(end - one.rows, end)
+            for one, end in zip(spheres, ends.tolist(), strict=True)
+        }
+        self._compiled = _Compiled(self) if context.backend.name == "cpu" else None
         self._twice = context.backend.xp.zeros_like(context.state.sums[0])
 
     def _equal_mass(self, one: _Surface) -> Any:
@@ -383,80 +391,94 @@ class Surfaces(Companion):
     # --- geometry ------------------------------------------------------------------
 
     def _radius(self, one: _Surface) -> Array:
-        radius = self.variables[f"radius_{one.name}"]
+        radius = self.variables["radius"][:, self._columns[one.name]]
         return self.context.backend.asarray(radius[:, :, None])
 
     def _project(self, vectors: Array, positions: Array) -> None:
         """Take away the part of vectors (R, D) along the radii of spheres."""
+        if self._compiled is not None:
+            self._compiled.project(positions, vectors)
+            return
         for one in self._surfaces:
             if one.fixed:
-                q, p = one.view(positions).astype(np.float64), one.view(vectors)
-                along = (q * p).sum(2, keepdims=True) / (q * q).sum(2, keepdims=True)
-                p -= (along * q).astype(p.dtype)
+                surface_arrays.project(one.view(positions), one.view(vectors))
 
     def _fly(self, length: npt.NDArray[np.float64]) -> None:
         """Drift for ``length`` (R,) of time on every surface."""
         state, xp = self.context.state, self.context.backend.xp
-        time = self.context.backend.asarray(np.ascontiguousarray(length))
-        time = time[:, None, None]
+        length = np.ascontiguousarray(length)
+        if self._compiled is not None:
+            self._compiled.fly(length)
+            return
+        time = self.context.backend.asarray(length)[:, None, None]
         for one, inverse in zip(self._surfaces, self._inverse_mass, strict=True):
             q, p = one.view(state.positions), one.view(state.momenta)
             place, velocity = q.astype(np.float64), p * inverse
             if one.fixed:
-                rotate(xp, place, velocity, time, self._radius(one))
+                surface_arrays.rotate(xp, place, velocity, time, self._radius(one))
             elif one.unit == "element":
-                fold(xp, place, velocity, time, one.reach)
+                surface_arrays.fold(xp, place, velocity, time, one.reach)
             else:
-                bounce(xp, place, velocity, time, one.reach)
+                surface_arrays.bounce(xp, place, velocity, time, one.reach)
             q[...] = place
             p[...] = velocity / inverse
+
+
+class _Compiled:
+    """The same motion by kernels that allocate nothing, on the CPU."""
+
+    def __init__(self, surfaces: Surfaces) -> None:
+        from mdnet.kernels import surfaces as kernels
+
+        self._kernels: Any = kernels
+        self._state, self._variables = surfaces.context.state, surfaces.variables
+        self._inverse = surfaces.context.inverse_mass
+        pairs = list(zip(surfaces._surfaces, surfaces._inverse_mass, strict=True))
+        self._spheres = self._ranges([x for x in pairs if x[0].fixed])
+        self._boxes = [one for one, _ in pairs if one.unit == "element"]
+        balls = [x for x in pairs if not x[0].fixed and x[0].unit != "element"]
+        self._balls = self._ranges(balls)
+        reach = [np.full(one.rows, one.reach) for one, _ in balls]
+        self._reach = np.concatenate([*reach, np.empty(0)])
+
+    @staticmethod
+    def _ranges(pairs: list[tuple[_Surface, Any]]) -> tuple[Any, Any, Any]:
+        """Where each surface begins and ends, and its inverse mass."""
+        low, high, inverse = [np.empty(0)], [np.empty(0)], [np.empty(0)]
+        for one, mass in pairs:
+            edges = np.linspace(one.part.start, one.part.stop, one.rows + 1)
+            low.append(edges[:-1])
+            high.append(edges[1:])
+            inverse.append(np.broadcast_to(np.ravel(mass), one.rows))
+        return (
+            np.rint(np.concatenate(low)).astype(np.int64),
+            np.rint(np.concatenate(high)).astype(np.int64),
+            np.concatenate(inverse),
+        )
+
+    def project(self, positions: Array, vectors: Array) -> None:
+        low, high, _ = self._spheres
+        if low.size:
+            self._kernels.project(positions, vectors, low, high)
+
+    def fly(self, time: npt.NDArray[np.float64]) -> None:
+        q, p = self._state.positions, self._state.momenta
+        low, high, inverse = self._spheres
+        if low.size:
+            radius = self._variables["radius"]
+            self._kernels.rotate(q, p, low, high, inverse, time, radius)
+        for one in self._boxes:
+            self._kernels.fold(
+                q, p, one.part.start, one.part.stop, self._inverse, time, one.reach
+            )
+        low, high, inverse = self._balls
+        if low.size:
+            self._kernels.bounce(
+                q, p, low, high, inverse, time, self._reach, surface_arrays.MOST_BOUNCES
+            )
 
 
 def _norm(xp: Any, one: _Surface, state: Any) -> Array:
     """Norm of each row, (R, rows, 1) float64."""
     q = one.view(state.positions).astype(np.float64)
     return xp.sqrt((q * q).sum(2, keepdims=True))
-
-
-def rotate(xp: Any, q: Array, v: Array, time: Array, radius: Array) -> None:
-    """Follow great circles: q, v (R, rows, n) float64, changed in place."""
-    rate = xp.sqrt((v * v).sum(2, keepdims=True)) / radius
-    angle = rate * time
-    cosine, sine = xp.cos(angle), xp.sin(angle)
-    reach = xp.where(angle == 0, time, sine / xp.where(rate == 0, 1.0, rate))
-    turned = v * cosine - q * (rate * sine)
-    q *= cosine
-    q += v * reach
-    q *= radius / xp.sqrt((q * q).sum(2, keepdims=True))
-    # Rounding leaves a radial part, which would grow.
-    v[...] = turned - q * ((q * turned).sum(2, keepdims=True) / radius**2)
-
-
-def fold(xp: Any, q: Array, v: Array, time: Array, wall: float) -> None:
-    """Fly between walls at +-wall in each element, in place."""
-    unfolded = (q + wall + v * time) % (4 * wall)
-    back = unfolded > 2 * wall
-    q[...] = xp.where(back, 4 * wall - unfolded, unfolded) - wall
-    v *= xp.where(back, -1.0, 1.0)
-
-
-def bounce(xp: Any, q: Array, v: Array, time: Array, wall: float) -> None:
-    """Fly inside balls |q| <= wall, turned back at them, in place."""
-    left = xp.broadcast_to(time, (*q.shape[:2], 1)).astype(np.float64)
-    square = (v * v).sum(2, keepdims=True)
-    still = square == 0
-    square = xp.where(still, 1.0, square)
-    for _ in range(_MOST_BOUNCES):
-        q *= wall / xp.maximum(xp.sqrt((q * q).sum(2, keepdims=True)), wall)
-        outward = (q * v).sum(2, keepdims=True)
-        room = xp.maximum(wall**2 - (q * q).sum(2, keepdims=True), 0.0)
-        hit = (xp.sqrt(outward**2 + square * room) - outward) / square
-        hit = xp.where(still, xp.inf, hit)
-        go = xp.minimum(hit, left)
-        q += v * go
-        left -= go
-        turns = left > 0
-        if not bool(turns.any()):
-            return
-        normal = (q * v).sum(2, keepdims=True) / (q * q).sum(2, keepdims=True)
-        v -= xp.where(turns, 2 * normal, 0.0) * q

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mdnet.integrators import hmc, langevin, tempering
+from mdnet.integrators import hmc, langevin, simulated_tempering, tempering
 from mdnet.integrators.adaptive_langevin import SGNHT, CCAdL
 from mdnet.integrators.entry import VERLET, Entry
 from mdnet.integrators.noise_matched import SGHMC
@@ -26,7 +26,7 @@ def _replica_exchange(dt: Any) -> Any:
 
 
 def _simulated_tempering(dt: Any) -> Any:
-    return tempering.SimulatedTempering(langevin.BAOAB(dt), (1.0, 1.5))
+    return simulated_tempering.SimulatedTempering(langevin.BAOAB(dt), (1.0, 1.5))
 
 
 ENTRIES: tuple[Entry, ...] = (

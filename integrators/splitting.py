@@ -44,7 +44,8 @@ class Splitting:
     ----------
     word : str or table of (letter, share)
         "BAOAB", "OBABO", ... over the alphabet A (drift), B (kick), O (bath), or
-        explicit shares.
+        explicit shares; "O { B A B } O" tests what is in braces, and
+        "O { [B A B]^10 }" repeats what is in brackets.
     dt : float, (R,) array or schedule
         Time step h > 0, in units of time (sqrt(mass x length^2 / energy)).
     temperature : float, (R,) array or schedule

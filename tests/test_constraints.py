@@ -12,6 +12,7 @@ import mdnet
 from mdnet import analysis, integrators
 from mdnet.errors import SchemeError
 from mdnet.integrators import constraints
+from mdnet.kernels import surface_arrays
 from mdnet.potentials.base import Potential
 
 from .physics_tools import z_scores
@@ -280,15 +281,15 @@ def test_a_flight_inside_a_ball_is_that_of_a_billiard():
     """Chords of a circle: all equally long, at one angle; h does not matter."""
     q, v = np.array([[[0.5, 0.0]]]), np.array([[[0.0, 1.0]]])
     one, other = (q.copy(), v.copy()), (q.copy(), v.copy())
-    constraints.bounce(np, *one, np.full((1, 1, 1), 30.0), 1.0)
+    surface_arrays.bounce(np, *one, np.full((1, 1, 1), 30.0), 1.0)
     for _ in range(300):
-        constraints.bounce(np, *other, np.full((1, 1, 1), 0.1), 1.0)
+        surface_arrays.bounce(np, *other, np.full((1, 1, 1), 0.1), 1.0)
     np.testing.assert_allclose(one[0], other[0], atol=1e-10)
     np.testing.assert_allclose(one[1], other[1], atol=1e-10)
     # Angular momentum is kept; the chord from (.5, 0) upwards ends at y = sqrt(3)/2.
     (x, y), (u, w) = one[0][0, 0], one[1][0, 0]
     assert x * w - y * u == pytest.approx(0.5)
-    constraints.bounce(np, q, v, np.full((1, 1, 1), np.sqrt(0.75)), 1.0)
+    surface_arrays.bounce(np, q, v, np.full((1, 1, 1), np.sqrt(0.75)), 1.0)
     np.testing.assert_allclose(q[0, 0], [0.5, np.sqrt(0.75)], atol=1e-12)
 
 
@@ -318,6 +319,36 @@ def test_truncated_normal():
     known = truncnorm(-wall, wall).var()
     assert z_scores(np.mean(seen, 0), known) < LIMIT
     assert z_scores(np.mean(seen, 0), wall**2 / 3) > LIMIT  # uniform: the spring counts
+
+
+@pytest.mark.parametrize("precision", ["single", "double"])
+@pytest.mark.parametrize(
+    "surfaces",
+    [
+        {"norms": {"w": "row"}},
+        {"norms": {"w": ("tensor", 2.0)}, "mass": 2.0},
+        {"walls": {"w": ("row", 1.0)}, "mass": np.repeat([1.0, 2.0, 0.5], 4)},
+        {"walls": {"w": ("tensor", 1.5)}},
+        {"walls": {"w": ("element", 0.6)}, "mass": np.linspace(1.0, 2.0, 12)},
+    ],
+)
+def test_compiled_motion_is_that_of_the_arrays(surfaces, precision):
+    U = Rows(3, b=[1.0, 0.5, 0.0, -1.0], K=2.0, c=0.3)
+    start = np.clip(U.initial(3), -0.28, 0.28)
+    sims = [
+        simulate(U, h=0.5, replicas=3, precision=precision, positions=start, **surfaces)
+        for _ in range(2)
+    ]
+    sims[1]._companion._compiled = None
+    small = 1e-11 if precision == "double" else 3e-4
+    for sim in sims:
+        sim.run(12)
+    for name in ("positions", "momenta"):
+        one, other = (getattr(sim.state, name) for sim in sims)
+        np.testing.assert_allclose(one, other, atol=small)
+    one, other = (sim.scalars() for sim in sims)
+    for name, value in one.items():
+        np.testing.assert_allclose(value, other[name], atol=30 * small, err_msg=name)
 
 
 # --- files, errors --------------------------------------------------------------------

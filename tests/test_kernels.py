@@ -45,8 +45,8 @@ def advance_reference(eng, program, arrays, table, step, repeats=1):
     q, p, f, sums = arrays
     reference.advance(
         q, p, f, eng.inverse_mass, program.codes, program.streams, program.later,
-        table[:, program.columns], eng._polynomial, sums, eng.edges, eng.groups, eng._key,
-        step, repeats,
+        table[:, program.columns], eng._polynomial, sums, eng.edges, eng.groups,
+        eng._key, step, repeats,
     )  # fmt: skip
 
 

@@ -30,14 +30,16 @@ from mdnet.kernels.noise import EXACT
 __all__ = ["TABLE", "advance"]
 
 _FIELDS = """
-    next worker _0 _1 _2 _3 _4 _5 share step repeats schedule count replicas size tiles group_count masses
+    next worker _2 _3 _4 _5 _6 _7
+    share step repeats schedule count replicas size tiles group_count masses
     q p f coefficients sums codes streams later inverse_mass polynomial edges groups
     words normals fill k0 k1
 """
 TABLE = np.dtype([(name, np.int64) for name in _FIELDS.split()])
 """What the kernel needs: counters, sizes and addresses; see `advance`."""
 _RECORD = from_dtype(TABLE)
-_NEXT, _WORKER = 0, 8  # bytes: the counters stand first, in a cache line of their own
+# Bytes: counters stand first, in a cache line that nothing else is read from.
+_NEXT, _WORKER = 0, 8
 
 _SUMS = EXACT | {"reassoc"}
 
