@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from mdnet.integrators import hmc, langevin, simulated_tempering, tempering
+from mdnet.integrators import (
+    constraints,
+    hmc,
+    langevin,
+    multistep,
+    simulated_tempering,
+    tempering,
+)
 from mdnet.integrators.adaptive_langevin import SGNHT, CCAdL
 from mdnet.integrators.entry import VERLET, Entry
 from mdnet.integrators.noise_matched import SGHMC
@@ -17,6 +24,7 @@ _THERMOSTAT = "Thermostats"
 _NOISE = "Thermostats for gradient noise"
 _METROPOLIS = "Metropolised: exact at any step"
 _TEMPERING = "Tempering"
+_SPECIAL = "Surfaces and several time steps"
 _REFUSED = "refused: the test needs the energy of all data"
 _NO_LIMIT = "any step; a large one is rejected"
 
@@ -27,6 +35,14 @@ def _replica_exchange(dt: Any) -> Any:
 
 def _simulated_tempering(dt: Any) -> Any:
     return simulated_tempering.SimulatedTempering(langevin.BAOAB(dt), (1.0, 1.5))
+
+
+def _respa(dt: Any) -> Any:
+    return multistep.RESPA("BAOAB", dt)
+
+
+def _constrained(dt: Any) -> Any:
+    return constraints.Constrained("BAOAB", dt, norms={"*": "tensor"})
 
 
 ENTRIES: tuple[Entry, ...] = (
@@ -191,5 +207,29 @@ ENTRIES: tuple[Entry, ...] = (
         stability="as inside",
         noise="as inside; moves use the energy of all data",
         references=("marinari1992",),
+    ),
+    Entry(
+        name="BAOAB on surfaces",
+        family=_SPECIAL,
+        word="BAOAB",
+        make=_constrained,
+        flow="great circles on spheres, reflections at walls; tangent kicks and baths",
+        samples="the canonical law on the surface to O(h^2); norms to rounding",
+        force_calls=1,
+        stability=VERLET,
+        noise="as the word itself",
+        references=("leimkuhler2016geodesic", "andersen1983"),
+    ),
+    Entry(
+        name="RESPA of BAOAB",
+        family=_SPECIAL,
+        word="BAOAB",
+        make=_respa,
+        flow="a word of the slow force whose drifts are short steps of the fast one",
+        samples="to O(h^2), away from resonances",
+        force_calls=1,
+        stability="h omega_slow < 2, and h below pi / omega_fast",
+        noise="as the word itself",
+        references=("tuckerman1992",),
     ),
 )

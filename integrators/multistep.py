@@ -79,7 +79,9 @@ class RESPA(Splitting):
     fast: Any = 0
 
     def __post_init__(self) -> None:
+        name = self.name
         Splitting.__post_init__(self)
+        object.__setattr__(self, "name", name or f"RESPA of {self.scheme}")
         if set(self.scheme.word) - set("ABO") or self.rule != "exact":
             raise SchemeError(
                 f"word={self.word!r}: RESPA takes plain words of A, B and O, as 'BAOAB'"

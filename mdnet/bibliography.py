@@ -201,6 +201,16 @@ Wasserstein distance estimates for the distributions of numerical approximations
 ergodic stochastic differential equations
 J. Mach. Learn. Res. | 22 | 242:1-37 | 2021
 
+leimkuhler2016geodesic | article | doi:10.1098/rspa.2016.0138
+B. Leimkuhler and C. Matthews
+Efficient molecular dynamics using geodesic integration and solvent-solute splitting
+Proc. R. Soc. A | 472 | 20160138 | 2016
+
+andersen1983 | article | doi:10.1016/0021-9991(83)90014-1
+H. C. Andersen
+RATTLE: A velocity version of the SHAKE algorithm for molecular dynamics calculations
+J. Comput. Phys. | 52 | 24-34 | 1983
+
 martyna1992 | article | doi:10.1063/1.463940
 G. J. Martyna and M. L. Klein and M. Tuckerman
 Nosé-Hoover chains: The canonical ensemble via continuous dynamics
