@@ -257,12 +257,18 @@ class Extended(integrators.Splitting):
 
     what = staticmethod(lambda state, energy: 2 * (energy + state.kinetic_energy))
 
-    def conserved(self, state, potential_energy):
-        return self.what(state, potential_energy)
+    def conserved(self, state):
+        return self.what(state, state.potential_energy())
 
 
 class Mistaken(Extended):
     what = staticmethod(lambda state, energy: energy)
+
+
+class Bare(Extended):
+    """Negative control: the energy alone, of a word with a bath."""
+
+    what = staticmethod(lambda state, energy: energy + state.kinetic_energy)
 
 
 def test_an_integrators_own_conserved_energy_is_asked():
@@ -271,6 +277,16 @@ def test_an_integrators_own_conserved_energy_is_asked():
     assert own
     np.testing.assert_allclose(own.fluctuation, 2 * plain.fluctuation, rtol=1e-12)
     assert not validate.conserved(Mistaken("BAB", 0.1, friction=0.0), chain(), 200)
+
+
+@pytest.mark.parametrize("groups", ["all", "layer", "parameter"])
+def test_thermostats_conserve_their_extended_energy(groups):
+    """Second order in the step; the bare energy is not conserved at all."""
+    word = integrators.NoseHoover(dt=0.1, relaxation_time=1.0, groups=groups)
+    found = validate.conserved(word, chain(), 200)
+    assert found, str(found)
+    bare = validate.conserved(Bare("BAOAB", 0.1, friction=1.0), chain(), 200)
+    assert not bare
 
 
 def test_conserved_refuses():

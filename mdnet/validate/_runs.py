@@ -115,16 +115,13 @@ def draws_noise(potential: Potential, integrator: Any, q: F, p: F) -> bool:
 def energy_kept(sim: Simulation) -> F:
     """The energy that a run should conserve, (R,) float64.
 
-    The series "conserved_energy" or the integrator's own ``conserved(state,
-    potential_energy)`` where there is one; else the total energy less heat and protocol
-    work, which is the energy itself for words without a bath.
+    The integrator's own ``conserved(state)`` where there is one; else the total energy
+    less heat and protocol work, which is the energy itself for words without a bath.
     """
     now = sim.scalars()
-    if "conserved_energy" in now:
-        return np.asarray(now["conserved_energy"], np.float64)
     own = getattr(sim.integrator, "conserved", None)
     if own is not None:
-        return np.asarray(own(sim.state, now["potential_energy"]), np.float64)
+        return np.asarray(own(sim.state), np.float64)
     total = now["potential_energy"] + now["kinetic_energy"]
     return np.asarray(total - now["heat"] - now["protocol_work"])
 
