@@ -7,13 +7,13 @@ constant, so that exp(-U) is likelihood times prior and T = 1 samples the poster
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from mdnet.backend import Backend
 from mdnet.errors import PotentialError
+from mdnet.potentials._data import SCAN, host, inputs, pieces
 from mdnet.potentials.base import Potential, evaluator_xp
 from mdnet.potentials.evaluators import (
     ArrayEvaluator,
@@ -22,14 +22,13 @@ from mdnet.potentials.evaluators import (
     device_evaluator,
 )
 from mdnet.potentials.likelihoods import Likelihood, make_likelihood
-from mdnet.potentials.minibatch import check_batch
 from mdnet.potentials.networks import MLP, Network
 from mdnet.potentials.priors import FlatPrior, GaussianPrior, Prior
+from mdnet.potentials.stochastic import MinibatchPosterior
 from mdnet.typing import Array, Evaluator, Layout
 
 __all__ = ["MinibatchPosterior", "Posterior"]
 
-_SCAN = 2**24  # elements of the data looked at in one piece
 _DEFAULT_PRIOR = GaussianPrior(scale=1.0)
 
 
@@ -103,8 +102,8 @@ class Posterior(Potential):
                 f"data={type(data).__name__}: expected a pair (X, y), e.g. "
                 "Posterior(net, data=(X, y))"
             )
-        self._X = _inputs(data[0], network.inputs)
-        self._y = _host(data[1])
+        self._X = inputs(data[0], network.inputs)
+        self._y = host(data[1])
         self._targets = self.likelihood.targets(
             self._y, self._X.shape[0], network.outputs
         )
@@ -229,7 +228,7 @@ class Posterior(Potential):
             Probabilities (categorical, bernoulli) or means (gaussian).
         """
         weights, xp = self._batch_of(q)
-        X = xp.asarray(_inputs(X_new, self.network.inputs))
+        X = xp.asarray(inputs(X_new, self.network.inputs))
         out = xp.empty(
             (weights.shape[0], X.shape[0], self.network.outputs), weights.dtype
         )
@@ -249,11 +248,9 @@ class Posterior(Potential):
             Rows as in ``data``, e.g. held out.
         """
         weights, xp = self._batch_of(q)
-        inputs = _inputs(X, self.network.inputs)
-        targets = self.likelihood.targets(
-            _host(y), inputs.shape[0], self.network.outputs
-        )
-        X, t = xp.asarray(inputs), xp.asarray(targets)
+        rows = inputs(X, self.network.inputs)
+        targets = self.likelihood.targets(host(y), rows.shape[0], self.network.outputs)
+        X, t = xp.asarray(rows), xp.asarray(targets)
         out = xp.empty((weights.shape[0], X.shape[0]), np.float64)
         for where in self._pieces(weights.shape[0], X.shape[0]):
             z = self.network.forward(weights, X[where])
@@ -273,7 +270,7 @@ class Posterior(Potential):
         return weights.reshape(-1, self.size), xp
 
     def _pieces(self, replicas: int, rows: int) -> list[slice]:
-        step = max(1, _SCAN // (replicas * self.width))
+        step = max(1, SCAN // (replicas * self.width))
         return [slice(first, first + step) for first in range(0, rows, step)]
 
     def describe(self) -> dict[str, Any]:
@@ -282,7 +279,7 @@ class Posterior(Potential):
             digest = hashlib.sha256()
             for array in (self._X, self._y):
                 digest.update(f"{array.dtype.str}{array.shape}".encode())
-                for piece in _scan(array):
+                for piece in pieces(array):
                     digest.update(np.ascontiguousarray(piece).view(np.uint8).data)
             self._digest = digest.hexdigest()
         return {
@@ -296,86 +293,3 @@ class Posterior(Potential):
                 "sha256": self._digest,
             },
         }
-
-
-class MinibatchPosterior(Potential):
-    """A posterior whose forces come from minibatches.
-
-    U_B(q) = (N/n) sum_{i in B} -log p(y_i | x_i, q) - log prior(q), with rows B that
-    are a function of (seed, replica, force call).  ``energy`` and ``gradient`` use all
-    data.  Made by `Posterior.minibatch`.
-    """
-
-    def __init__(
-        self, full: Posterior, batch_size: int, order: str, shared: bool
-    ) -> None:
-        self.full = full
-        self.size = full.size
-        self.batch = Batch(
-            check_batch(batch_size, order, full.n_data), order, bool(shared)
-        )
-
-    @property
-    def layout(self) -> Layout:
-        """Ordered ``{name: (slice, shape)}`` of the tensors inside q."""
-        return self.full.layout
-
-    def evaluator(self, backend: Backend, replicas: int, seed: int = 0) -> Evaluator:
-        """Bind to a backend; ``seed`` is the key of the batches."""
-        return self.full._evaluator(backend, replicas, seed, self.batch)
-
-    def initial(self, replicas: int, seed: int = 0, start: str = "network") -> Array:
-        """As `Posterior.initial`."""
-        return self.full.initial(replicas, seed, start)
-
-    def predict(self, q: Array, X_new: Any) -> Array:
-        """As `Posterior.predict`."""
-        return self.full.predict(q, X_new)
-
-    def log_likelihood(self, q: Array, X: Any, y: Any) -> Array:
-        """As `Posterior.log_likelihood`."""
-        return self.full.log_likelihood(q, X, y)
-
-    def describe(self) -> dict[str, Any]:
-        """As `Posterior.describe`, with the batches."""
-        batch: Mapping[str, Any] = {
-            "size": self.batch.size,
-            "order": self.batch.order,
-            "shared": self.batch.shared,
-        }
-        return {**self.full.describe(), "minibatch": dict(batch)}
-
-
-def _host(x: Any) -> Any:
-    """Bring ``x`` to the host, leaving memory maps on disk."""
-    if isinstance(x, np.ndarray):
-        return x
-    return np.asarray(x.get() if type(x).__module__.startswith("cupy") else x)
-
-
-def _scan(array: Any) -> Any:
-    """Pieces of ``array`` along axis 0, small enough to look at one by one."""
-    width = max(1, int(np.prod(array.shape[1:])))
-    step = max(1, _SCAN // width)
-    for first in range(0, array.shape[0], step):
-        yield array[first : first + step]
-
-
-def _inputs(X: Any, width: int) -> Any:
-    """Check inputs (n, width)."""
-    X = _host(X)
-    if X.ndim != 2 or X.shape[1] != width or X.shape[0] == 0:
-        raise PotentialError(
-            f"X has shape {X.shape}: expected (n, {width}), one row per example and "
-            "one column per input of the network; reshape images with "
-            "X.reshape(len(X), -1)"
-        )
-    if X.dtype.kind not in "biuf":
-        raise PotentialError(f"X has type {X.dtype}: expected real numbers")
-    for piece in _scan(X):
-        if not np.isfinite(piece).all():
-            raise PotentialError(
-                "X holds NaN or infinity: remove or impute those rows first, e.g. "
-                "keep = np.isfinite(X).all(axis=1)"
-            )
-    return X
