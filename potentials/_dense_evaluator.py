@@ -32,6 +32,8 @@ class DenseEvaluator:
     """Multiplications below which waking a thread costs more than it saves."""
     SCRATCH = 2**28
     """Most bytes of slots kept for few replicas sharing all threads."""
+    STILL = 2**22
+    """Most bytes of data that are kept in the order in which all rows are used."""
 
     def __init__(
         self,
@@ -68,10 +70,11 @@ class DenseEvaluator:
         inputs, targets, units = X.shape[1], Y.shape[1], layers[:, dense.OUT]
         panels = -(-inputs // (2 * per)) * 2 * per * (chunk + 1)
         at = panels + stride * np.cumsum([0, targets, 3])
-        starts = at[2] + stride * 2 * (np.cumsum(units) - units)
+        rows = 2 * units + 1  # z, a and, after the units, an input that is always 1
+        starts = at[2] + stride * (np.cumsum(rows) - rows)
         layers[:, dense.Z], layers[:, dense.A] = starts, starts + stride * units
         # Blocks that are transposed may reach beyond the last layer's inputs.
-        length = -(-int(at[2] + stride * (2 * units.sum() + per)) // 64) * 64
+        length = -(-int(at[2] + stride * (rows.sum() + per)) // 64) * 64
 
         most = numba.config.NUMBA_NUM_THREADS
         chunks = -(-n_data // _chunk_rows(n_data))
@@ -82,7 +85,10 @@ class DenseEvaluator:
         )
         self._divisible = replicas < 4 * most
         slots = max(most, replicas * share if self._divisible else 0)
-        own = dense.scratch(self._dtype)
+        corners = units * 2 * per
+        layers[:, dense.CORNER] = dense.scratch(self._dtype) + np.cumsum(corners)
+        layers[:, dense.CORNER] -= corners
+        own = dense.scratch(self._dtype) + int(corners.sum())
         arrays = {
             "slots": aligned((slots, length), self._dtype),
             "scratch": aligned((most, own), self._dtype),
@@ -95,6 +101,14 @@ class DenseEvaluator:
             "X": X,
             "Y": Y,
         }
+        _panels(arrays["slots"], inputs, (chunk + 1, 2 * per))
+        for start in layers[:, dense.A] + stride * units:
+            arrays["slots"][:, start : start + stride] = 1
+        still_length = -(-int(at[1] + stride * inputs) // 64) * 64
+        if chunks * still_length * size <= self.STILL:
+            arrays["still"] = aligned((chunks, still_length), self._dtype)
+            shape = chunk + 1, 2 * per
+            _arrange(arrays["still"], X, Y, _chunk_rows(n_data), shape, at, stride)
         self._arrays = arrays
         activation = ACTIVATIONS[model.network.activation]  # type: ignore[attr-defined]
         kind = self._dtype
@@ -103,6 +117,7 @@ class DenseEvaluator:
             "gather": dense.gather(X.dtype, kind),
             "column": products.column(kind),
             "turn": products.turn(kind),
+            "dots": products.dots(kind),
             "row_sums": products.row_sums(kind),
             "edge": products.edge(kind),
             "activate": pointwise.activation(activation, kind),
@@ -110,6 +125,8 @@ class DenseEvaluator:
             "finish": pointwise.finish(kind),
             "prior": pointwise.prior(kind),
         }
+        addresses = {name: array.ctypes.data for name, array in arrays.items()}
+        still = addresses.pop("still", 0)
         k0, k1 = random.seed_words(seed)
         common = {
             "replicas": replicas,
@@ -134,13 +151,16 @@ class DenseEvaluator:
             "X_column": X.strides[1] // X.itemsize,
             "strength": strength,
             "constant": model.constant,
+            "still_length": still_length,
+            "turned_at": at[1],
             "yield_": _yield_address(),
-            **{name: array.ctypes.data for name, array in arrays.items()},
+            **addresses,
             **{name: function.address for name, function in functions.items()},
         }
 
         def table(rows: int, b: Batch | None) -> Table:
             settings = {
+                "still": still if b is None else 0,
                 "batch": rows,
                 "rows": _chunk_rows(rows),
                 "chunks": -(-rows // _chunk_rows(rows)),
@@ -270,6 +290,44 @@ def _chunk_rows(rows: int) -> int:
     return min(dense.CHUNK, -(-rows // dense.PAD) * dense.PAD)
 
 
+def _panels(slots: Array, inputs: int, shape: tuple[int, int]) -> Array:
+    """Panels (slots, panels, *shape) of inputs, with a 1 after the last input."""
+    rows, width = shape
+    count = -(-inputs // width)
+    panels: Array = slots[:, : count * rows * width].reshape(-1, count, rows, width)
+    if inputs % width:
+        panels[:, -1, :, inputs % width] = 1
+    return panels
+
+
+def _arrange(
+    still: Array,
+    X: Array,
+    Y: Array,
+    rows: int,
+    shape: tuple[int, int],
+    at: Array,
+    stride: int,
+) -> None:
+    """Copy all data to where chunks find it: panels, targets, inputs (inputs, rows).
+
+    The last chunk is filled up with its first row, which counts for nothing.
+    """
+    width = shape[1]
+    panels = _panels(still, X.shape[1], shape)
+    for c, slot in enumerate(still):
+        chosen = np.arange(c * rows, (c + 1) * rows)
+        chosen[chosen >= len(X)] = c * rows
+        x = np.asarray(X[chosen], still.dtype)
+        for p in range(panels.shape[1]):
+            piece = x[:, p * width : (p + 1) * width]
+            panels[c, p, :rows, : piece.shape[1]] = piece
+        for first, values in ((at[0], Y[chosen]), (at[1], x)):
+            count = values.shape[1]
+            lines = slot[first : first + count * stride].reshape(count, stride)
+            lines[:, :rows] = values.T
+
+
 def _tables(model: Posterior, width: int) -> tuple[Array, Array, Array]:
     """Tables of layers, of blocks of weights and of priors; offsets are left out.
 
@@ -280,7 +338,7 @@ def _tables(model: Posterior, width: int) -> tuple[Array, Array, Array]:
     network: Any = model.network
     prior = model.prior.table(model.layout)  # type: ignore[attr-defined]
     of_tensor = dict(zip(model.layout, prior, strict=True))
-    layers = np.zeros((network.layers, 6), np.int64)
+    layers = np.zeros((network.layers, dense.CORNER + 1), np.int64)
     priors = np.zeros((network.layers, 6))
     blocks: list[tuple[int, int, int]] = []
     for l in range(network.layers):

@@ -33,8 +33,8 @@ from mdnet.kernels import batches, codes, letters, native, products, tiles
 from mdnet.kernels.batches import ROUNDS, batch_rows
 from mdnet.kernels.fingerprint import fingerprint
 from mdnet.kernels.native import call, look, pointer, record, take
-from mdnet.kernels.products import DEPTH, backward, first_layer, forward, outer
-from mdnet.kernels.tiles import HEIGHT, VECTOR, copy, fetch, lanes
+from mdnet.kernels.products import DEPTH, FEW, backward, first_layer, forward, outer
+from mdnet.kernels.tiles import VECTOR, copy, fetch, lanes
 
 __all__ = [
     "BLOCK",
@@ -64,7 +64,7 @@ BLOCK = 8192
 WHOLE, PIECES, ENERGIES = range(3)
 """Tasks: replicas, chunks and then blocks of weights, or chunks for energies only."""
 
-IN, OUT, W, B, Z, A = range(6)
+IN, OUT, W, B, Z, A, CORNER = range(7)
 """Columns of the table of layers."""
 
 _FIELDS = {
@@ -73,7 +73,8 @@ _FIELDS = {
         shared k0 k1 layers blocks inputs targets itemsize lanes stride panel_rows
         target_at work_at length own X X_row X_column Y q out energies slots scratch
         index words losses layer_table block_table priors draw pick gather column turn
-        row_sums edge activate loss finish prior yield_
+        dots row_sums edge activate loss finish prior yield_
+        still still_length turned_at
     """,
     np.float64: "scale sign strength constant",
 }
@@ -89,9 +90,8 @@ _inline = njit(inline="always", **_OPTIONS)
 
 
 def scratch(dtype: Any) -> int:
-    """Numbers of a worker's scratch: a zero, a block and, last, an edge."""
-    width = 2 * lanes(dtype)
-    return width * (1 + max(DEPTH, CHUNK) + HEIGHT)
+    """Numbers of a worker's scratch before its corners: a zero and a block."""
+    return 2 * lanes(dtype) * (1 + max(DEPTH, CHUNK))
 
 
 @_inline
@@ -109,6 +109,14 @@ def _bias(t: Any, layer: Any, q: Any, own: Any) -> Any:
 
 
 @_inline
+def _inputs(t: Any, slot: Any, c: Any) -> Any:
+    """Where the panels of a chunk are: in its slot, or made once and for all."""
+    if t.still != 0:
+        return t.still + c * t.still_length * t.itemsize
+    return slot
+
+
+@_inline
 def _chunk(
     t: Any, layers: Any, q: Any, slot: Any, own: Any, me: Any, r: Any, c: Any
 ) -> float:
@@ -117,49 +125,54 @@ def _chunk(
     count = min(t.rows, t.batch - first)
     vectors = _vectors(t, c)
     width = vectors * t.lanes
-    index = t.index + 8 * CHUNK * me
-    call(
-        t.draw,
-        (
-            index,
-            t.words + 4 * WORDS * me,
-            first,
-            count,
-            width,
-            t.n_data,
-            t.batch,
-            t.calls,
-            np.int64(0) if t.shared == 1 else r,
-            t.k0,
-            t.k1,
-        ),
-        np.int64,
-    )
-    targets = slot + t.target_at * size
-    call(t.pick, (t.Y, index, width, t.targets, targets, t.stride), np.int64)
     last, layer = t.layers - 1, layers[0]
     w, z = q + layer[W] * size, slot + layer[Z] * size
     bias, bm = _bias(t, layer, q, own)
-    for v in range(0, vectors, 2):
-        n, low = min(2, vectors - v), v * t.lanes
-        panel = slot + low * 2 * VECTOR
+    base = _inputs(t, slot, c)
+    targets = base + t.target_at * size
+    if t.still != 0:
+        a = base + t.turned_at * size
+        forward(t, layer[OUT], layer[IN], vectors, w, a, z, bias, bm)
+    else:
+        index = t.index + 8 * CHUNK * me
         call(
-            t.gather,
+            t.draw,
             (
-                t.X,
-                t.X_row,
-                t.X_column,
-                index + 8 * low,
-                n * t.lanes,
-                width - low,
-                t.inputs,
-                panel,
-                t.panel_rows,
+                index,
+                t.words + 4 * WORDS * me,
+                first,
+                count,
+                width,
+                t.n_data,
+                t.batch,
+                t.calls,
+                np.int64(0) if t.shared == 1 else r,
+                t.k0,
+                t.k1,
             ),
             np.int64,
         )
-        at, block = z + v * VECTOR, own + 2 * VECTOR
-        first_layer(t, layer[OUT], layer[IN], n, w, panel, at, block, bias, bm)
+        call(t.pick, (t.Y, index, width, t.targets, targets, t.stride), np.int64)
+        for v in range(0, vectors, 2):
+            n, low = min(2, vectors - v), v * t.lanes
+            panel = slot + low * 2 * VECTOR
+            call(
+                t.gather,
+                (
+                    t.X,
+                    t.X_row,
+                    t.X_column,
+                    index + 8 * low,
+                    n * t.lanes,
+                    width - low,
+                    t.inputs,
+                    panel,
+                    t.panel_rows,
+                ),
+                np.int64,
+            )
+            at, block = z + v * VECTOR, own + 2 * VECTOR
+            first_layer(t, layer[OUT], layer[IN], n, w, panel, at, block, bias, bm)
     for l in range(last):
         a = slot + layer[A] * size
         call(t.activate, (z, a, layer[OUT], width, t.stride), np.int64)
@@ -184,17 +197,29 @@ def _chunk(
 
 @_plain
 def _weights(
-    t: Any, layers: Any, block: Any, slot: Any, own: Any, c: Any, out: Any
+    t: Any,
+    layers: Any,
+    block: Any,
+    slot: Any,
+    own: Any,
+    c: Any,
+    low: Any,
+    high: Any,
+    out: Any,
 ) -> None:
-    """Add the gradient of one block of weights from chunk ``c``'s slot."""
+    """Add the gradient of one block of weights from chunk ``c``'s slot.
+
+    One of those ``low <= c < high`` that a worker adds in a row.
+    """
     l, first, last = block[0], block[1], block[2]
     layer, size = layers[l], t.itemsize
     units, count = layer[OUT], min(t.rows, t.batch - c * t.rows)
     delta = slot + layer[Z] * size
-    fresh = np.int64(1) if c == 0 else np.int64(0)
-    a, rows = slot, t.panel_rows
+    few = l > 0 and units <= FEW
+    a, rows = _inputs(t, slot, c), t.panel_rows
     if l > 0:
         a, rows = slot + layers[l - 1, A] * size, np.int64(0)
+    bias = out + layer[B] * size if layer[B] >= 0 else np.int64(0)
     outer(
         t,
         units,
@@ -208,10 +233,15 @@ def _weights(
         rows,
         own,
         out + layer[W] * size,
-        fresh,
+        bias,
+        own + layer[CORNER] * size,
+        c,
+        low,
+        high,
     )
-    if first == 0 and layer[B] >= 0:
-        bias = out + layer[B] * size
+    # Otherwise the products have summed it, as the weights of an input that is 1.
+    if bias != 0 and last == layer[IN] and (few or last % t.lanes == 0):
+        fresh = np.int64(1) if c == 0 else np.int64(0)
         call(t.row_sums, (delta, t.stride, units, count, bias, fresh), np.int64)
 
 
@@ -227,7 +257,7 @@ def _finish(
     at, code = (layer[W] + first) * size, np.int64(p[0])
     factors = (p[1], p[2], t.scale, t.sign)
     call(t.finish, (out + at, q + at, rows, stride, count, code, *factors), np.int64)
-    if first == 0 and layer[B] >= 0:
+    if last == layer[IN] and layer[B] >= 0:
         at, code, units = layer[B] * size, np.int64(p[3]), layer[OUT]
         one, factors = np.int64(1), (p[4], p[5], t.scale, t.sign)
         call(t.finish, (out + at, q + at, one, units, units, code, *factors), np.int64)
@@ -267,7 +297,7 @@ def _work(version: int) -> Any:
         t = record(address, _RECORD)
         me = take(address + _WORKER)
         R, chunks, size = t.replicas, t.chunks, t.itemsize
-        layers = carray(pointer(t.layer_table, np.int64), (t.layers, 6))
+        layers = carray(pointer(t.layer_table, np.int64), (t.layers, CORNER + 1))
         blocks = carray(pointer(t.block_table, np.int64), (t.blocks, 3))
         priors = carray(pointer(t.priors, np.float64), (t.layers, 6))
         losses = carray(pointer(t.losses, np.float64), (R, chunks))
@@ -301,9 +331,10 @@ def _work(version: int) -> Any:
                 r, b = task // t.blocks, task % t.blocks
                 last = first
                 out += size * t.size * r
-                for s in range(here):
-                    slot = t.slots + size * t.length * (r * t.share + s)
-                    _weights(t, layers, blocks[b], slot, own, base + s, out)
+                low, high = base, base + here
+                for c in range(low, high):
+                    slot = t.slots + size * t.length * (r * t.share + c - base)
+                    _weights(t, layers, blocks[b], slot, own, c, low, high, out)
                 if base + here == chunks:
                     q = t.q + size * t.size * r
                     l, k = blocks[b, 0], blocks[b, 1]
@@ -322,7 +353,8 @@ def _work(version: int) -> Any:
                 if t.mode == WHOLE:
                     gradient = t.out + size * t.size * r
                     for b in range(t.blocks):
-                        _weights(t, layers, blocks[b], slot, own, c, gradient)
+                        block = blocks[b]
+                        _weights(t, layers, block, slot, own, c, 0, chunks, gradient)
             if t.mode == WHOLE:
                 gradient = t.out + size * t.size * r
                 for l in range(t.layers):
@@ -346,11 +378,14 @@ def kernel() -> Any:
                                         rows used, float64, or address 0
     X, Y (N, targets)                   data; X by strides in elements
     slots (slots, length)               of a worker, or of a chunk with `PIECES`
-    scratch (workers, own)              see `scratch`; zeros at first
+    scratch (workers, own)              see `scratch`, then the corners of `outer`;
+                                        zeros at first
+    still (chunks, still_length)        panels, targets and, from ``turned_at``, inputs
+                                        (inputs, rows) of all data; or address 0
     index, words                        (workers, CHUNK) int64, and
                                         (workers, WORDS) uint32
     losses (R, chunks)                  float64
-    layer_table, block_table, priors    (layers, 6), (blocks, 3) int64; (layers, 6)
+    layer_table, block_table, priors    (layers, 7), (blocks, 3) int64; (layers, 6)
     ==================================  ==============================================
 
     The other addresses are C functions: those of `products` and `pointwise`, `draw`,

@@ -13,7 +13,7 @@ g[o, k] += sum_i d[o, i] a[k, i]            ``outer``
 ==========================================  ============================================
 
 These take addresses, and reach the arithmetic of a precision through the C functions
-`column`, `turn`, `row_sums` and `edge` that their table names; ``t`` is a
+`column`, `turn`, `dots`, `row_sums` and `edge` that their table names; ``t`` is a
 `mdnet.kernels.dense.TABLE`.
 """
 
@@ -30,8 +30,10 @@ from mdnet.kernels.fingerprint import fingerprint
 from mdnet.kernels.native import call, pointer
 from mdnet.kernels.tiles import (
     ADD,
+    DOTS,
     FRESH,
     HEIGHT,
+    LONG,
     TIMES,
     VECTOR,
     lanes,
@@ -43,6 +45,7 @@ __all__ = [
     "DEPTH",
     "backward",
     "column",
+    "dots",
     "edge",
     "first_layer",
     "forward",
@@ -53,6 +56,9 @@ __all__ = [
 
 DEPTH = 160
 """Most inputs of the first layer that are transposed at a time: 20 KB stay in L1."""
+
+FEW = 2
+"""Units of a layer whose gradient is not worth a transposition of its inputs."""
 
 _PANEL = 2 * VECTOR
 """Bytes of a row of a panel."""
@@ -152,15 +158,49 @@ def row_sums(dtype: Any) -> Any:
     return cfunc(form, cache=True, **options)(_row_sums(0))
 
 
-def _edge(version: int) -> Any:
-    def edge(
-        src: Any, width: Any, out: Any, stride: Any, m: Any, columns: Any, fresh: Any
+def _dots(real: Any, version: int) -> Any:
+    size = np.dtype(real).itemsize
+
+    def dots(
+        units: Any,
+        inputs: Any,
+        vectors: Any,
+        delta: Any,
+        a: Any,
+        stride: Any,
+        out: Any,
+        row: Any,
+        fresh: Any,
     ) -> Any:
+        for o in range(units):
+            d = pointer(delta + o * stride * size, real)
+            for k in range(0, inputs, DOTS):
+                m = min(DOTS, inputs - k)
+                at = pointer(a + k * stride * size, real)
+                to = pointer(out + (o * row + k) * size, real)
+                tiles.dots(m, vectors, d, at, stride, to, fresh)
+        return version
+
+    return dots
+
+
+@cache
+def dots(dtype: Any) -> Any:
+    """Compile ``int64 (units, inputs, vectors, delta, a, stride, out, row, fresh)``.
+
+    The gradient of a layer of few units, from inputs (inputs, rows) as they are.
+    """
+    source = _dots(dtype.type, fingerprint(native, tiles))
+    return cfunc(types.int64(*[types.int64] * 9), cache=True, **_OPTIONS)(source)
+
+
+def _edge(real: Any, version: int) -> Any:
+    size = np.dtype(real).itemsize
+
+    def edge(src: Any, sm: Any, dst: Any, dm: Any, m: Any, columns: Any) -> Any:
         for i in range(m):
-            for j in range(columns):
-                x = src[i * width + j]
-                at = i * stride + j
-                out[at] = x if fresh == 1 else out[at] + x
+            row = pointer(src + i * sm * size, real)
+            tiles.edge(row, pointer(dst + i * dm * size, real), columns)
         return version
 
     return edge
@@ -168,13 +208,9 @@ def _edge(version: int) -> Any:
 
 @cache
 def edge(dtype: Any) -> Any:
-    """Compile ``int64 (src, width, out, stride, m, columns, fresh)``.
-
-    Adds the (m, columns) corner of a tile whose vectors reach too far.
-    """
-    place, word = types.CPointer(from_dtype(dtype)), types.int64
-    form = word(place, word, place, word, word, word, word)
-    return cfunc(form, cache=True, **_OPTIONS)(_edge(0))
+    """Compile ``int64 (src, sm, dst, dm, m, columns)``: copy m rows of few columns."""
+    source = _edge(dtype.type, fingerprint(native, tiles))
+    return cfunc(types.int64(*[types.int64] * 6), cache=True, **_OPTIONS)(source)
 
 
 # --- products of layers, any precision ------------------------------------------------
@@ -217,9 +253,9 @@ def forward(
     bm: int,
 ) -> None:
     """Outputs ``z`` of one layer from inputs ``a``."""
-    s = t.stride
-    for v in range(0, vectors, 2):
-        n, at = min(2, vectors - v), v * VECTOR
+    s, step = t.stride, LONG if units == 1 else 2
+    for v in range(0, vectors, step):
+        n, at = min(step, vectors - v), v * VECTOR
         _tiles(t, units, n, inputs, w, inputs, 1, a + at, s, z + at, s, FRESH, bias, bm)
 
 
@@ -306,16 +342,30 @@ def outer(
     rows: int,
     own: int,
     out: int,
-    fresh: int,
+    bias: int,
+    corner: int,
+    c: int,
+    low: int,
+    high: int,
 ) -> None:
-    """Columns ``first <= k < last`` of a layer's gradient, from ``count`` rows.
+    """Add columns ``first <= k < last`` of a layer's gradient, from ``count`` rows.
 
     Inputs are panels of ``rows`` rows if that is positive, else (inputs, rows), which
-    are transposed in the worker's scratch ``own``.  If ``fresh`` is 1, what ``out``
-    held is forgotten.
+    are transposed in the worker's scratch ``own`` unless there are few units.  These
+    are the rows of chunk c, the first of which forgets what ``out`` held.
+
+    Tiles are whole vectors wide: where inputs do not fill their last one, its sums are
+    kept in ``corner`` while the chunks ``low <= c < high`` follow each other.  There a
+    1 follows the inputs, and its column goes to ``bias`` if that is not 0.
     """
+    fresh = np.int64(1) if c == 0 else np.int64(0)
+    if rows == 0 and units <= FEW:
+        d, at = delta, a + first * t.stride * t.itemsize
+        to, n = out + first * t.itemsize, last - first
+        call(t.dots, (units, n, vectors, d, at, t.stride, to, inputs, fresh), np.int64)
+        return
     per, width, s = t.lanes, 2 * t.lanes, t.stride
-    block, corner = own + _PANEL, own + (t.own - HEIGHT * width) * t.itemsize
+    block = own + _PANEL
     mode = FRESH if fresh == 1 else ADD
     for k in range(first, last, width):
         columns = min(width, inputs - k)
@@ -334,9 +384,16 @@ def outer(
                 t, units, n, count, delta, s, 1, data, width, g, inputs, mode, own, 0
             )
             continue
-        # Tiles are whole vectors wide: sum aside, then add the columns there are.
-        for o in range(0, units, HEIGHT):
-            m = min(HEIGHT, units - o)
-            d, to = delta + o * s * t.itemsize, g + o * inputs * t.itemsize
-            _tiles(t, m, n, count, d, s, 1, data, width, corner, width, FRESH, own, 0)
-            call(t.edge, (corner, width, to, inputs, m, columns, fresh), np.int64)
+        if c == low and c > 0:
+            call(t.edge, (g, inputs, corner, width, units, columns), np.int64)
+            if bias != 0:
+                to = corner + columns * t.itemsize
+                call(t.edge, (bias, 1, to, width, units, 1), np.int64)
+        _tiles(
+            t, units, n, count, delta, s, 1, data, width, corner, width, mode, own, 0
+        )
+        if c == high - 1:
+            call(t.edge, (corner, width, g, inputs, units, columns), np.int64)
+            if bias != 0:
+                source = corner + columns * t.itemsize
+                call(t.edge, (source, width, bias, 1, units, 1), np.int64)

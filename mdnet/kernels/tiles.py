@@ -9,6 +9,8 @@ does 95 to 100% of the multiplications that the processor can do.
 z[o, i] = b[o] + sum_k w[o, k] a[k, i]      ``tile(..., FRESH, ...)``
 z[o, i] += sum_k w[o, k] a[k, i]            ``tile(..., ADD, ...)``
 z[o, i] *= sum_k w[o, k] a[k, i]            ``tile(..., TIMES, ...)``
+g[k] += sum_i d[i] a[k, i]                  ``dots``
+dst[:columns] = src[:columns]               ``edge``
 dst[j, i] = src[i, j]                       ``transpose``
 dst[i] = src[i]                             ``copy``, two vectors
 nothing; src[i] is soon in the cache        ``fetch``
@@ -30,11 +32,15 @@ from numba.extending import intrinsic
 
 __all__ = [
     "ADD",
+    "DOTS",
     "FRESH",
     "HEIGHT",
+    "LONG",
     "TIMES",
     "VECTOR",
     "copy",
+    "dots",
+    "edge",
     "fetch",
     "lanes",
     "tile",
@@ -59,6 +65,11 @@ def _machine() -> tuple[int, int]:
 
 
 VECTOR, HEIGHT = _machine()
+
+LONG = 8
+"""Vectors of a tile of one row: enough sums at a time to keep the processor busy."""
+DOTS = 8
+"""Most sums that `dots` makes at a time."""
 
 _WORD, _HALF = ir.IntType(64), ir.IntType(32)
 _WIDTH = 2  # vectors
@@ -180,6 +191,55 @@ def _tile(module: Any, real: Any, m: int, n: int) -> Any:
     return function
 
 
+def _dots(module: Any, real: Any, m: int) -> Any:
+    """Build m sums of products over rows that lie along the vectors."""
+    kind, letters = _kind(real)
+    name = f"mdnet_dots_{letters}_{m}"
+    if name in module.globals:
+        return module.globals[name]
+    place = real.as_pointer()
+    function = _function(module, name, [_WORD, place, place, _WORD, place, _WORD])
+    vectors, d, a, am, out, fresh = function.args
+    for argument in (d, a, out):
+        argument.attributes.add("noalias")
+    fma = cgutils.get_or_insert_function(
+        module, ir.FunctionType(kind, [kind] * 3), f"llvm.fma.{letters}"
+    )
+    form = ir.FunctionType(real, [real, kind])
+    total = cgutils.get_or_insert_function(
+        module, form, f"llvm.vector.reduce.fadd.{letters}"
+    )
+    entry, loop, end = map(function.append_basic_block, ("entry", "loop", "end"))
+    b = ir.IRBuilder(entry)
+    rows = [b.gep(a, [b.mul(am, _word(i))]) for i in range(m)]
+    b.branch(loop)
+    b = ir.IRBuilder(loop)
+    at = b.phi(_WORD)
+    sums = [b.phi(kind) for _ in range(m)]
+    at.add_incoming(_word(0), entry)
+    for each in sums:
+        each.add_incoming(ir.Constant(kind, None), entry)
+    one = _load(b, b.gep(d, [at]), kind)
+    new = [
+        b.call(fma, [one, _load(b, b.gep(row, [at]), kind), each])
+        for row, each in zip(rows, sums, strict=True)
+    ]
+    further = b.add(at, _word(kind.count))
+    at.add_incoming(further, loop)
+    for each, value in zip(sums, new, strict=True):
+        each.add_incoming(value, loop)
+    limit = b.mul(vectors, _word(kind.count))
+    b.cbranch(b.icmp_signed("<", further, limit), loop, end)
+    b = ir.IRBuilder(end)
+    none, first = ir.Constant(real, 0.0), b.icmp_signed("==", fresh, _word(1))
+    for i, value in enumerate(new):
+        where = b.gep(out, [_word(i)])
+        x = b.call(total, [none, value], fastmath=("reassoc", "nsz"))
+        b.store(b.fadd(x, b.select(first, none, b.load(where))), where)
+    b.ret_void()
+    return function
+
+
 def _transpose(module: Any, real: Any) -> Any:
     """Build the transposition of a block of as many rows as a vector has lanes."""
     kind, letters = _kind(real)
@@ -232,6 +292,8 @@ def tile(
 ) -> Any:
     """Sum a tile of m <= HEIGHT rows by n <= 2 vectors over k < depth.
 
+    A single row may be as wide as n <= LONG.
+
     Row i of the tile is ``z[i zm ...]``; its numbers are ``w[i wm + k wk]`` and its
     start ``bias[i bm]``; vectors are ``a[k ak ...]``.  All four are pointers.
     """
@@ -239,13 +301,13 @@ def tile(
     def build(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         m, n, *passed = values
         real = context.get_data_type(signature.args[3].dtype)
-        shape = builder.add(builder.mul(m, _word(_WIDTH + 1)), n)
+        shape = builder.add(builder.mul(m, _word(LONG + 1)), n)
         done = builder.append_basic_block("tiled")
         choice = builder.switch(shape, done)
         for rows in range(1, HEIGHT + 1):
-            for vectors in range(1, _WIDTH + 1):
+            for vectors in range(1, (LONG if rows == 1 else _WIDTH) + 1):
                 block = builder.append_basic_block(f"tile_{rows}_{vectors}")
-                choice.add_case(_word((_WIDTH + 1) * rows + vectors), block)
+                choice.add_case(_word((LONG + 1) * rows + vectors), block)
                 with builder.goto_block(block):
                     builder.call(_tile(builder.module, real, rows, vectors), passed)
                     builder.branch(done)
@@ -253,6 +315,70 @@ def tile(
         return context.get_dummy_value()
 
     return types.void(m, n, depth, w, wm, wk, a, ak, z, zm, mode, bias, bm), build
+
+
+@intrinsic
+def dots(
+    typingctx: Any, m: Any, vectors: Any, d: Any, a: Any, am: Any, out: Any, fresh: Any
+) -> Any:
+    """Add m <= DOTS sums over whole vectors to ``out``; forget it if ``fresh`` is 1.
+
+    Sum i is that of ``d[j] a[i am + j]``; the three are pointers.
+    """
+
+    def build(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        m, *passed = values
+        real = context.get_data_type(signature.args[2].dtype)
+        done = builder.append_basic_block("summed")
+        choice = builder.switch(m, done)
+        for rows in range(1, DOTS + 1):
+            block = builder.append_basic_block(f"dots_{rows}")
+            choice.add_case(_word(rows), block)
+            with builder.goto_block(block):
+                builder.call(_dots(builder.module, real, rows), passed)
+                builder.branch(done)
+        builder.position_at_end(done)
+        return context.get_dummy_value()
+
+    return types.void(m, vectors, d, a, am, out, fresh), build
+
+
+@intrinsic
+def edge(typingctx: Any, src: Any, dst: Any, columns: Any) -> Any:
+    """Copy the first ``columns`` numbers of two vectors, and touch nothing beyond."""
+
+    def build(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        src, dst, columns = values
+        kind, letters = _kind(context.get_data_type(signature.args[0].dtype))
+        count = kind.count
+        bits, place = ir.VectorType(ir.IntType(1), count), kind.as_pointer()
+        read = cgutils.get_or_insert_function(
+            builder.module,
+            ir.FunctionType(kind, [place, _HALF, bits, kind]),
+            f"llvm.masked.load.{letters}.p0",
+        )
+        write = cgutils.get_or_insert_function(
+            builder.module,
+            ir.FunctionType(ir.VoidType(), [kind, place, _HALF, bits]),
+            f"llvm.masked.store.{letters}.p0",
+        )
+        numbers = ir.VectorType(_WORD, count)
+        none, near = ir.Constant(numbers, ir.Undefined), ir.Constant(_HALF, 4)
+        first = builder.insert_element(none, columns, ir.Constant(_HALF, 0))
+        zeros = ir.Constant(ir.VectorType(_HALF, count), [0] * count)
+        limit = builder.shuffle_vector(first, none, zeros)
+        for j in range(0, _WIDTH * count, count):
+            with builder.if_then(builder.icmp_signed(">", columns, _word(j))):
+                each = ir.Constant(numbers, list(range(j, j + count)))
+                mask = builder.icmp_signed("<", each, limit)
+                where = builder.bitcast(builder.gep(src, [_word(j)]), place)
+                zero = ir.Constant(kind, None)
+                value = builder.call(read, [where, near, mask, zero])
+                where = builder.bitcast(builder.gep(dst, [_word(j)]), place)
+                builder.call(write, [value, where, near, mask])
+        return context.get_dummy_value()
+
+    return types.void(src, dst, columns), build
 
 
 @intrinsic
