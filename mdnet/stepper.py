@@ -38,6 +38,10 @@ class _Sweep:
         ("force", whether positions stay until the next call), ("call", index) or
         ("loop", `_Sweep`); one fewer than the programs of a sequence, which stand
         around them.
+    plain : bool
+        Whether all breaks are forces alone.
+    judged : bool
+        Of a loop: whether the companion is called where its last force was evaluated.
     first, middle, last, joined : Program
         ``joined`` is ``last`` followed by ``first`` of the next turn.
     whole : Program or None
@@ -48,6 +52,8 @@ class _Sweep:
         self, backend: Backend, sequence: list[_Letter], fused: bool, shift: int
     ) -> None:
         self.breaks: list[tuple[str, Any]] = []
+        self.judged = False
+        self.last: Program
         segments: list[list[_Operation]] = [[]]
         self.forces = 0
         position = 0
@@ -64,6 +70,8 @@ class _Sweep:
                 )  # fmt: skip
                 inner = _Sweep(backend, sequence[position:end], fused, 0)
                 position = end + 1
+                rests = _before_call(sequence[position:])
+                inner.judged = rests and not (inner.last.codes == DRIFT).any()
                 self.breaks.append(("loop", inner))
             elif code == CALL:
                 self.breaks.append(("call", column))
@@ -82,6 +90,9 @@ class _Sweep:
         ]
         self.joined = build(backend, segments[-1] + again)
         self.whole = self.first if not self.breaks else None
+        self.plain = bool(self.breaks) and all(
+            kind == "force" and not item for kind, item in self.breaks
+        )
 
 
 def _before_call(sequence: list[_Letter]) -> bool:
@@ -155,6 +166,10 @@ class Stepper:
         if protocol is not None:
             evaluator.set_parameter(float(self._lambda))
         self._replay: Replay | None = None
+        self._rounds: dict[int, Any] = {}
+        direct = engine.cpu is not None and hasattr(evaluator, "ready")
+        plain = not self.fused and protocol is None and not self._scheduled
+        self._compiled = direct and plain
         idle = companion is None or (
             companion.steady and not companion.every and CALL not in codes
         )
@@ -163,6 +178,7 @@ class Stepper:
             self._replay = Replay(
                 backend, engine, evaluator, self._whole_step, self.force_calls
             )
+        self._idle = idle
 
     @staticmethod
     def _fresh_at_end(codes: list[int]) -> bool:
@@ -312,11 +328,42 @@ class Stepper:
         self._between(self._sweep, step)
         self._run(self._sweep.joined, step)
 
+    def _turns(self, sweep: _Sweep, turns: int, step: int, stride: int) -> int:
+        """Make turns of a sequence in one call; returns how many, perhaps none."""
+        if turns < 1 or not (self._compiled and sweep.plain):
+            return 0
+        rounds = self._rounds.get(id(sweep))
+        programs = [*sweep.middle, sweep.joined]
+        if rounds is None:
+            from mdnet.kernels.rounds import Rounds
+
+            rounds = Rounds(self.engine, self.evaluator, programs, stride)
+            self._rounds[id(sweep)] = rounds
+        numbers = [
+            self._coefficients(program, step) if program.columns.size else None
+            for program in programs
+        ]
+        s = self.state
+        arrays, call = (s.positions, s.momenta, s.forces), self._call + 1
+        done = rounds.run(arrays, s.sums, numbers, turns, call, step)
+        self._call += done * len(sweep.breaks)
+        return done
+
+    def _ahead(self, steps: int) -> int:
+        """Make steps without coming back in between, where that can be."""
+        step = self.state.step
+        if self._replay is not None:
+            return self._replay.run(steps, step)
+        if not self._idle:
+            return 0
+        self._call = step * self.force_calls
+        return self._turns(self._sweep, steps, step, 1)
+
     def _many(self, steps: int) -> None:
         self._run(self._sweep.first, self.state.step)
         left = steps - 1
         while left > 0:
-            done = self._replay.run(left, self.state.step) if self._replay else 0
+            done = self._ahead(left)
             if not done:
                 self._whole_step(self.state.step)
                 done = 1
@@ -328,14 +375,19 @@ class Stepper:
         self._run(self._sweep.last, step)
         self._count(1)
 
-    def _between(self, sweep: _Sweep, step: int) -> None:
-        """Do the breaks of a sequence and the programs between them."""
+    def _between(self, sweep: _Sweep, step: int, judged: bool = False) -> None:
+        """Do the breaks of a sequence and the programs between them.
+
+        If ``judged``, the companion will ask for the energy at the last force.
+        """
+        last = len(sweep.breaks) - 1
         for i, (kind, item) in enumerate(sweep.breaks):
             if i:
                 self._run(sweep.middle[i - 1], step)
             if kind == "force":
                 self._call += 1
-                self._force(self._call, self.companion.energy if item else None)
+                wanted = item or (judged and i == last)
+                self._force(self._call, self.companion.energy if wanted else None)
             elif kind == "call":
                 self.companion.call(item, step)
                 if self.companion.changed:
@@ -357,9 +409,16 @@ class Stepper:
                 self._run(sweep.whole, step)
             return
         self._run(sweep.first, step)
-        for i in range(turns):
-            self._between(sweep, step)
-            self._run(sweep.joined if i < turns - 1 else sweep.last, step)
+        left = turns
+        while left > 1:
+            done = self._turns(sweep, left - 1, step, 0)
+            if not done:
+                self._between(sweep, step)
+                self._run(sweep.joined, step)
+                done = 1
+            left -= done
+        self._between(sweep, step, sweep.judged)
+        self._run(sweep.last, step)
 
     def _final_step(self, probe: Any) -> None:
         step = self.state.step

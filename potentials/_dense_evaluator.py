@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +28,8 @@ class DenseEvaluator:
 
     SMALL = 2_000_000
     """Multiplications below which waking a thread costs more than it saves."""
+    TEAM = 200_000
+    """The same for threads that are awake already, waiting for their turn."""
     SCRATCH = 2**28
     """Most bytes of slots kept for few replicas sharing all threads."""
     STILL = 2**22
@@ -153,7 +153,7 @@ class DenseEvaluator:
             "constant": model.constant,
             "still_length": still_length,
             "turned_at": at[1],
-            "yield_": _yield_address(),
+            "yield_": native.yield_address(),
             **addresses,
             **{name: function.address for name, function in functions.items()},
         }
@@ -188,6 +188,34 @@ class DenseEvaluator:
         """Write -dU/dq, or its estimate at force call ``call``."""
         self._rows.view[self._calls] = call
         self._gradient(self._rows, positions, out, -1.0, energies)
+
+    def ready(
+        self, positions: Array, out: Array, call: int, turns: int
+    ) -> tuple[int, int, int, int, int] | None:
+        """Set up ``turns`` calls of `forces` for `mdnet.kernels.rounds`.
+
+        Returns
+        -------
+        address, table, calls, workers, work : int
+            Of the C function and of its table, the index there of the number of the
+            call, how many threads are worth waking, and multiplications of a call.
+            None if the arrays have to be converted.
+        """
+        for array in (positions, out):
+            if array.dtype != self._dtype or not array.flags.c_contiguous:
+                return None
+        table, mode, R = self._rows, self._modes.WHOLE, self._replicas
+        table.view[self._calls] = call
+        table.reals[self._sign] = -1.0
+        cost, workers = self._cost * table.view[self._batch], self._threads()
+        if cost < self.TEAM or turns * cost < 5 * self.SMALL:
+            workers = 1
+        elif self._divisible and R % workers:
+            mode = self._modes.PIECES
+        else:
+            workers = min(workers, R)
+        self._prepare(table, mode, positions, out, None)
+        return self._address, table.address, self._calls, workers, cost
 
     def energies(self, positions: Array, out: Array) -> None:
         """Write U of all data."""
@@ -269,18 +297,6 @@ class DenseEvaluator:
             self._cast = np.empty(positions.shape, self._dtype)
         np.copyto(self._cast, positions, casting="same_kind")
         return self._cast
-
-
-@cache
-def _yield_address() -> int:
-    """Address of the C function that lets another thread run; 0 if there is none."""
-    for library, name in ((None, "sched_yield"), ("kernel32", "SwitchToThread")):
-        try:
-            function = getattr(ctypes.CDLL(library), name)
-        except (OSError, TypeError, AttributeError):
-            continue
-        return ctypes.cast(function, ctypes.c_void_p).value or 0
-    return 0
 
 
 def _chunk_rows(rows: int) -> int:

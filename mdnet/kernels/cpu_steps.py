@@ -31,6 +31,13 @@ class Steps:
     seed : int
     size : int
         Parameters D.
+
+    Attributes
+    ----------
+    address : int
+        Of the C function.
+    step_field : int
+        Index of the number of the step in a table.
     """
 
     SMALL = 6_000_000
@@ -51,7 +58,7 @@ class Steps:
         self._types = backend.state_dtype, backend.force_dtype
         threads = numba.config.NUMBA_NUM_THREADS
         kernel = cpu.advance(*self._types)
-        self._call, self._address = kernel.ctypes, kernel.address
+        self._call, self.address = kernel.ctypes, kernel.address
         self._arrays = {
             "inverse_mass": np.ascontiguousarray(engine.inverse_mass, np.float64),
             "polynomial": polynomial,
@@ -77,6 +84,7 @@ class Steps:
         self._next, self._worker, self._step, self._repeats, self._schedule = (
             place[name] for name in ("next", "worker", "step", "repeats", "schedule")
         )
+        self.step_field = self._step
         self._replicas, self._share = place["replicas"], place["share"]
         self._q, self._p, self._f, self._coefficients, self._sums = (
             place[name] for name in ("q", "p", "f", "coefficients", "sums")
@@ -97,6 +105,39 @@ class Steps:
         repeats: int,
     ) -> None:
         """Run ``program`` on every replica; see `mdnet.kernels.cpu.advance`."""
+        table, passes = self._tables(program, q, p, f, coefficients, sums)
+        view = table.view
+        view[self._step] = step
+        view[self._repeats] = repeats
+        self._run(table, passes * repeats * q.nbytes)
+
+    def ready(
+        self,
+        program: Program,
+        q: Array,
+        p: Array,
+        f: Array,
+        coefficients: Array,
+        sums: Array,
+        workers: int,
+    ) -> int:
+        """Address of a table that makes ``program`` run once, in so many threads."""
+        table, _ = self._tables(program, q, p, f, coefficients, sums)
+        tasks = table.view[self._replicas] * self._tiles
+        table.view[self._repeats] = 1
+        table.view[self._share] = -(-tasks // (1 if workers == 1 else self.TURNS))
+        return table.address
+
+    def _tables(
+        self,
+        program: Program,
+        q: Array,
+        p: Array,
+        f: Array,
+        coefficients: Array,
+        sums: Array,
+    ) -> tuple[Table, int]:
+        """Table of a program for these arrays, and how many passes it is worth."""
         known = self._programs.get(id(program))
         if known is None:
             known = self._programs[id(program)] = self._enter(program)
@@ -109,10 +150,7 @@ class Steps:
             and table.holds(self._sums, sums)
         ):
             self._point(table, q, p, f, coefficients, sums)
-        view = table.view
-        view[self._step] = step
-        view[self._repeats] = repeats
-        self._run(table, passes * repeats * q.nbytes)
+        return table, passes
 
     def kinetic(self, p: Array, out: Array) -> None:
         """Twice the kinetic energy of each block into ``out`` (R, tiles)."""
@@ -174,6 +212,6 @@ class Steps:
             workers = min(self._threads(), tasks)
             if workers > 1:
                 view[self._share] = -(-tasks // (self.TURNS * workers))
-                self._spread(self._address, table.address, workers)
+                self._spread(self.address, table.address, workers)
                 return
         self._call(table.address)

@@ -105,8 +105,8 @@ class Engine:
     edges, groups : arrays
         On the device; see `blocks`.
     tiles, group_count : int
-    cuda : Steps
-        On a CUDA device only; see `mdnet.kernels.cuda_steps`.
+    cpu, cuda : Steps
+        Of the device; see `mdnet.kernels.cpu_steps` and `mdnet.kernels.cuda_steps`.
     """
 
     def __init__(
@@ -130,12 +130,12 @@ class Engine:
         if backend.name == "cpu":
             from mdnet.kernels import cpu_steps
 
-            self._cpu: Any = cpu_steps.Steps(self, self._polynomial, seed, size)
+            self.cpu: Any = cpu_steps.Steps(self, self._polynomial, seed, size)
         else:
             from mdnet.kernels.cuda_steps import Steps
 
             self.cuda = Steps(backend, inverse_mass)
-            self._cpu = None
+            self.cpu = None
 
     def advance(
         self,
@@ -164,8 +164,8 @@ class Engine:
             Steps done before the first repeat.
         repeats : int
         """
-        if self._cpu is not None:
-            self._cpu.advance(program, q, p, f, coefficients, sums, step, repeats)
+        if self.cpu is not None:
+            self.cpu.advance(program, q, p, f, coefficients, sums, step, repeats)
             return
         self.cuda.advance(
             q,
@@ -187,7 +187,7 @@ class Engine:
 
     def kinetic(self, p: Array, out: Array) -> None:
         """Twice the kinetic energy of each block into ``out`` (R, tiles)."""
-        if self._cpu is not None:
-            self._cpu.kinetic(p, out)
+        if self.cpu is not None:
+            self.cpu.kinetic(p, out)
         else:
             self.cuda.kinetic(p, self.inverse_mass, self.edges, out)

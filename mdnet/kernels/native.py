@@ -11,7 +11,9 @@ function                            effect
 ``call(address, arguments, real)``  call a C function that returns a ``real``
 ``record(address, kind)``            fields of a `mdnet.kernels.table.Table`
 ``take(cell)``                      add 1 to a counter of all threads; what it was
+``add(cell, n)``                    add n to a counter of all threads; what it was
 ``look(cell)``                      a counter, and all that was written before it
+``yield_address()``                 of a C function that lets another thread run
 ``spread(function, table, n)``      ``function(table)`` once in each of n threads
 ``alone(source, **options)``        a kernel with ``prange``, for one thread
 ==================================  ==================================================
@@ -19,6 +21,8 @@ function                            effect
 
 from __future__ import annotations
 
+import ctypes
+from functools import cache
 from types import FunctionType
 from typing import Any
 
@@ -27,7 +31,17 @@ from numba import get_num_threads, njit, prange, set_num_threads, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-__all__ = ["alone", "call", "look", "pointer", "record", "spread", "take"]
+__all__ = [
+    "add",
+    "alone",
+    "call",
+    "look",
+    "pointer",
+    "record",
+    "spread",
+    "take",
+    "yield_address",
+]
 
 _WORD = ir.IntType(64)
 
@@ -81,6 +95,17 @@ def take(typingctx: Any, cell: Any) -> Any:
 
 
 @intrinsic
+def add(typingctx: Any, cell: Any, n: Any) -> Any:
+    """Add n to the int64 at address ``cell``, in one step; what it was before."""
+
+    def build(_context: Any, builder: Any, _signature: Any, values: Any) -> Any:
+        place = builder.inttoptr(values[0], _WORD.as_pointer())
+        return builder.atomic_rmw("add", place, values[1], "acq_rel")
+
+    return types.int64(cell, types.int64), build
+
+
+@intrinsic
 def look(typingctx: Any, cell: Any) -> Any:
     """The int64 at address ``cell``; writes that came before it are seen."""
 
@@ -122,3 +147,15 @@ def alone(source: Any, **options: Any) -> Any:
     copy.__qualname__ = f"{source.__qualname__}_alone"
     copy.__module__ = source.__module__
     return njit(cache=True, **options)(copy)
+
+
+@cache
+def yield_address() -> int:
+    """Address of the C function that lets another thread run; 0 if there is none."""
+    for library, name in ((None, "sched_yield"), ("kernel32", "SwitchToThread")):
+        try:
+            function = getattr(ctypes.CDLL(library), name)
+        except (OSError, TypeError, AttributeError):
+            continue
+        return ctypes.cast(function, ctypes.c_void_p).value or 0
+    return 0
