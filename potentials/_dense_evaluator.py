@@ -28,6 +28,8 @@ class DenseEvaluator:
 
     SMALL = 2_000_000
     """Multiplications below which waking a thread costs more than it saves."""
+    PARTIAL = 8192
+    """Most weights whose gradient is made by each chunk for itself, then added up."""
     TEAM = 200_000
     """The same for threads that are awake already, waiting for their turn."""
     SCRATCH = 2**28
@@ -45,7 +47,7 @@ class DenseEvaluator:
     ) -> None:
         import numba
 
-        from mdnet.kernels import dense, native, pointwise, products, tiles
+        from mdnet.kernels import dense, intake, native, pointwise, products, tiles
 
         self.full = batch is None
         self.polynomial: tuple[float, float, float, float] | None = None
@@ -73,6 +75,8 @@ class DenseEvaluator:
         rows = 2 * units + 1  # z, a and, after the units, an input that is always 1
         starts = at[2] + stride * (np.cumsum(rows) - rows)
         layers[:, dense.Z], layers[:, dense.A] = starts, starts + stride * units
+        padded = _pad(layers, per)
+        partial = padded <= self.PARTIAL
         # Blocks that are transposed may reach beyond the last layer's inputs.
         length = -(-int(at[2] + stride * (rows.sum() + per)) // 64) * 64
 
@@ -92,8 +96,10 @@ class DenseEvaluator:
         arrays = {
             "slots": aligned((slots, length), self._dtype),
             "scratch": aligned((most, own), self._dtype),
-            "index": np.zeros((most, dense.CHUNK), np.int64),
-            "words": np.zeros((most, dense.WORDS), np.uint32),
+            "index": np.zeros((most, intake.CHUNK), np.int64),
+            "words": np.zeros((most, intake.WORDS), np.uint32),
+            "parts": aligned((slots, padded * partial), self._dtype),
+            "totals": aligned((slots, padded * partial), self._dtype),
             "losses": np.zeros((replicas, chunks)),
             "layer_table": layers,
             "block_table": blocks,
@@ -113,10 +119,11 @@ class DenseEvaluator:
         activation = ACTIVATIONS[model.network.activation]  # type: ignore[attr-defined]
         kind = self._dtype
         functions = {
-            "pick": dense.pick(kind),
-            "gather": dense.gather(X.dtype, kind),
+            "pick": intake.pick(kind),
+            "gather": intake.gather(X.dtype, kind),
             "column": products.column(kind),
             "turn": products.turn(kind),
+            "plus": products.plus(kind),
             "dots": products.dots(kind),
             "row_sums": products.row_sums(kind),
             "edge": products.edge(kind),
@@ -146,6 +153,8 @@ class DenseEvaluator:
             "target_at": at[0],
             "work_at": at[1],
             "length": length,
+            "partial": partial,
+            "padded_size": padded,
             "own": own,
             "X_row": X.strides[0] // X.itemsize,
             "X_column": X.strides[1] // X.itemsize,
@@ -164,7 +173,7 @@ class DenseEvaluator:
                 "batch": rows,
                 "rows": _chunk_rows(rows),
                 "chunks": -(-rows // _chunk_rows(rows)),
-                "draw": dense.draw(ORDERS["full" if b is None else b.order]).address,
+                "draw": intake.draw(ORDERS["full" if b is None else b.order]).address,
                 "shared": b is not None and b.shared,
                 "scale": n_data / rows,
             }
@@ -301,9 +310,9 @@ class DenseEvaluator:
 
 def _chunk_rows(rows: int) -> int:
     """Rows of a chunk: a multiple of the padding, at most CHUNK."""
-    from mdnet.kernels import dense
+    from mdnet.kernels import dense, intake
 
-    return min(dense.CHUNK, -(-rows // dense.PAD) * dense.PAD)
+    return min(intake.CHUNK, -(-rows // dense.PAD) * dense.PAD)
 
 
 def _panels(slots: Array, inputs: int, shape: tuple[int, int]) -> Array:
@@ -344,6 +353,23 @@ def _arrange(
             lines[:, :rows] = values.T
 
 
+def _pad(layers: Array, per: int) -> int:
+    """Lay out a gradient whose rows are whole vectors; returns its length."""
+    from mdnet.kernels import dense
+    from mdnet.kernels.products import FEW
+
+    at = 0
+    for l, layer in enumerate(layers):
+        units, inputs = layer[dense.OUT], layer[dense.IN]
+        layer[dense.PADDED] = padded = -(-inputs // per) * per
+        layer[dense.PART], layer[dense.SUMS] = at, -1
+        at += units * padded
+        if layer[dense.B] >= 0 and (inputs == padded or (l > 0 and units <= FEW)):
+            layer[dense.SUMS] = at
+            at += -(-units // per) * per
+    return -(-int(at) // 64) * 64
+
+
 def _tables(model: Posterior, width: int) -> tuple[Array, Array, Array]:
     """Tables of layers, of blocks of weights and of priors; offsets are left out.
 
@@ -354,7 +380,7 @@ def _tables(model: Posterior, width: int) -> tuple[Array, Array, Array]:
     network: Any = model.network
     prior = model.prior.table(model.layout)  # type: ignore[attr-defined]
     of_tensor = dict(zip(model.layout, prior, strict=True))
-    layers = np.zeros((network.layers, dense.CORNER + 1), np.int64)
+    layers = np.zeros((network.layers, dense.COLUMNS), np.int64)
     priors = np.zeros((network.layers, 6))
     blocks: list[tuple[int, int, int]] = []
     for l in range(network.layers):

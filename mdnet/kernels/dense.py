@@ -29,33 +29,33 @@ from typing import Any
 import numpy as np
 from numba import carray, cfunc, from_dtype, njit, types
 
-from mdnet.kernels import batches, codes, letters, native, products, tiles
-from mdnet.kernels.batches import ROUNDS, batch_rows
+from mdnet.kernels import native, products, tiles
 from mdnet.kernels.fingerprint import fingerprint
+from mdnet.kernels.intake import CHUNK, WORDS
 from mdnet.kernels.native import call, look, pointer, record, take
-from mdnet.kernels.products import DEPTH, FEW, backward, first_layer, forward, outer
-from mdnet.kernels.tiles import VECTOR, copy, fetch, lanes
+from mdnet.kernels.products import (
+    DEPTH,
+    FEW,
+    backward,
+    first_layer,
+    forward,
+    outer,
+    outer_padded,
+)
+from mdnet.kernels.tiles import VECTOR, lanes
 
 __all__ = [
     "BLOCK",
-    "CHUNK",
+    "COLUMNS",
     "ENERGIES",
     "PAD",
     "PIECES",
     "TABLE",
     "WHOLE",
-    "WORDS",
-    "draw",
-    "gather",
     "kernel",
-    "pick",
     "scratch",
 ]
 
-CHUNK = 128
-"""Most rows of a chunk."""
-WORDS = CHUNK + ROUNDS
-"""Words that a worker needs to draw a chunk's rows."""
 PAD = 16
 """Chunks have room for a multiple of this many rows: whole vectors only."""
 BLOCK = 8192
@@ -64,8 +64,9 @@ BLOCK = 8192
 WHOLE, PIECES, ENERGIES = range(3)
 """Tasks: replicas, chunks and then blocks of weights, or chunks for energies only."""
 
-IN, OUT, W, B, Z, A, CORNER = range(7)
+IN, OUT, W, B, Z, A, CORNER, PART, PADDED, SUMS = range(10)
 """Columns of the table of layers."""
+COLUMNS = SUMS + 1
 
 _FIELDS = {
     np.int64: """
@@ -74,7 +75,7 @@ _FIELDS = {
         target_at work_at length own X X_row X_column Y q out energies slots scratch
         index words losses layer_table block_table priors draw pick gather column turn
         dots row_sums edge activate loss finish prior yield_
-        still still_length turned_at
+        still still_length turned_at plus parts totals partial padded_size
     """,
     np.float64: "scale sign strength constant",
 }
@@ -82,7 +83,6 @@ TABLE = np.dtype([(name, t) for t, names in _FIELDS.items() for name in names.sp
 """What a kernel needs: counters, sizes, offsets into slots, addresses and factors."""
 _RECORD = from_dtype(TABLE)
 _NEXT, _DONE, _WORKER = 0, 8, 16  # bytes: the counters stand first
-_SOON = 2  # rows between the one that is copied and the one that is asked for
 
 _OPTIONS: Any = {"error_model": "numpy", "fastmath": {"contract", "nsz"}}
 _plain = njit(**_OPTIONS)
@@ -263,6 +263,42 @@ def _finish(
         call(t.finish, (out + at, q + at, one, units, units, code, *factors), np.int64)
 
 
+@_plain
+def _partial(t: Any, layers: Any, slot: Any, own: Any, c: Any, to: Any) -> None:
+    """Gradient of all weights from chunk ``c`` alone, padded, from its slot."""
+    size, count = t.itemsize, min(t.rows, t.batch - c * t.rows)
+    for l in range(t.layers):
+        layer = layers[l]
+        units, delta, vectors = layer[OUT], slot + layer[Z] * size, _vectors(t, c)
+        a, rows = _inputs(t, slot, c), t.panel_rows
+        if l > 0:
+            a, rows = slot + layers[l - 1, A] * size, np.int64(0)
+        g, inputs, padded = to + layer[PART] * size, layer[IN], layer[PADDED]
+        outer_padded(t, units, inputs, padded, count, vectors, delta, a, rows, own, g)
+        if layer[SUMS] >= 0:
+            bias, one = to + layer[SUMS] * size, np.int64(1)
+            call(t.row_sums, (delta, t.stride, units, count, bias, one), np.int64)
+
+
+@_plain
+def _unpad(t: Any, layers: Any, priors: Any, total: Any, q: Any, out: Any) -> None:
+    """Put a padded gradient in its place, and finish it."""
+    size, width, one = t.itemsize, 2 * t.lanes, np.int64(1)
+    for l in range(t.layers):
+        layer = layers[l]
+        units, inputs, padded = layer[OUT], layer[IN], layer[PADDED]
+        g, to = total + layer[PART] * size, out + layer[W] * size
+        for k in range(0, inputs, width):
+            n, at = min(width, inputs - k), k * size
+            call(t.edge, (g + at, padded, to + at, inputs, units, n), np.int64)
+        if layer[B] >= 0:
+            bias, source, step = out + layer[B] * size, g + inputs * size, padded
+            if layer[SUMS] >= 0:
+                source, step = total + layer[SUMS] * size, one
+            call(t.edge, (source, step, bias, one, units, one), np.int64)
+        _finish(t, layers, priors, l, 0, inputs, q, out)
+
+
 @_inline
 def _energy(t: Any, layers: Any, priors: Any, losses: Any, q: Any) -> float:
     """Energy of one replica from its chunks and tensors, always in the same order."""
@@ -297,7 +333,7 @@ def _work(version: int) -> Any:
         t = record(address, _RECORD)
         me = take(address + _WORKER)
         R, chunks, size = t.replicas, t.chunks, t.itemsize
-        layers = carray(pointer(t.layer_table, np.int64), (t.layers, CORNER + 1))
+        layers = carray(pointer(t.layer_table, np.int64), (t.layers, COLUMNS))
         blocks = carray(pointer(t.block_table, np.int64), (t.blocks, 3))
         priors = carray(pointer(t.priors, np.float64), (t.layers, 6))
         losses = carray(pointer(t.losses, np.float64), (R, chunks))
@@ -313,7 +349,7 @@ def _work(version: int) -> Any:
                 task -= tasks
                 start += tasks
                 if t.mode == PIECES and phase % 2 == 0:
-                    phase, tasks = phase + 1, R * t.blocks
+                    phase, tasks = phase + 1, R * (1 if t.partial else t.blocks)
                 elif t.mode == PIECES and base + here < chunks:
                     base += here
                     here = min(t.share, chunks - base)
@@ -327,6 +363,16 @@ def _work(version: int) -> Any:
             r, first, last, place, out = task, np.int64(0), chunks, me, t.out
             if phase < 0:
                 last = first
+            elif phase % 2 == 1 and t.partial:
+                last = first
+                total = t.totals + size * t.padded_size * r
+                for s in range(here):
+                    part = t.parts + size * t.padded_size * (r * t.share + s)
+                    fresh = np.int64(1 if base + s == 0 else 0)
+                    call(t.plus, (total, part, t.padded_size, fresh), np.int64)
+                if base + here == chunks:
+                    q, out = t.q + size * t.size * r, out + size * t.size * r
+                    _unpad(t, layers, priors, total, q, out)
             elif phase % 2 == 1:
                 r, b = task // t.blocks, task % t.blocks
                 last = first
@@ -347,16 +393,27 @@ def _work(version: int) -> Any:
                 r, first = task // chunks, task % chunks
                 last = first + 1
             q = t.q + size * t.size * r
-            slot = t.slots + size * t.length * place
+            # Where chunks leave no more than their gradients, workers keep their slots.
+            slot = t.slots + size * t.length * (me if t.partial else place)
+            part = t.parts + size * t.padded_size * place
+            total = t.totals + size * t.padded_size * me
+            gradient = t.out + size * t.size * r
             for c in range(first, last):
                 losses[r, c] = _chunk(t, layers, q, slot, own, me, r, c)
-                if t.mode == WHOLE:
-                    gradient = t.out + size * t.size * r
+                if t.partial and t.mode == WHOLE and c == 0:
+                    _partial(t, layers, slot, own, c, total)
+                elif t.partial and t.mode != ENERGIES:
+                    _partial(t, layers, slot, own, c, part)
+                    if t.mode == WHOLE:
+                        no = np.int64(0)
+                        call(t.plus, (total, part, t.padded_size, no), np.int64)
+                elif t.mode == WHOLE:
                     for b in range(t.blocks):
                         block = blocks[b]
                         _weights(t, layers, block, slot, own, c, 0, chunks, gradient)
-            if t.mode == WHOLE:
-                gradient = t.out + size * t.size * r
+            if t.partial and t.mode == WHOLE:
+                _unpad(t, layers, priors, total, q, gradient)
+            elif t.mode == WHOLE:
                 for l in range(t.layers):
                     _finish(t, layers, priors, l, 0, layers[l, IN], q, gradient)
             if t.energies != 0 and (t.mode == WHOLE or phase < 0):
@@ -382,10 +439,12 @@ def kernel() -> Any:
                                         zeros at first
     still (chunks, still_length)        panels, targets and, from ``turned_at``, inputs
                                         (inputs, rows) of all data; or address 0
+    parts, totals (slots, padded_size)  padded gradients: of a chunk, and the sum so far
+                                        of a worker or a replica, if ``partial`` is 1
     index, words                        (workers, CHUNK) int64, and
                                         (workers, WORDS) uint32
     losses (R, chunks)                  float64
-    layer_table, block_table, priors    (layers, 7), (blocks, 3) int64; (layers, 6)
+    layer_table, block_table, priors    (layers, 10), (blocks, 3) int64; (layers, 6)
     ==================================  ==============================================
 
     The other addresses are C functions: those of `products` and `pointwise`, `draw`,
@@ -393,128 +452,3 @@ def kernel() -> Any:
     """
     source = _work(fingerprint(native, products, tiles))
     return cfunc(types.int64(types.int64), cache=True, error_model="numpy")(source)
-
-
-def _draw(order: int, version: int) -> Any:
-    """Write the choice of a chunk's rows in one order."""
-
-    def draw(
-        index: Any,
-        words: Any,
-        first: Any,
-        count: Any,
-        width: Any,
-        n_data: Any,
-        batch: Any,
-        calls: Any,
-        replica: Any,
-        k0: Any,
-        k1: Any,
-    ) -> Any:
-        rows, scratch = carray(index, (CHUNK,)), carray(words, (WORDS,))
-        batch_rows(
-            rows,
-            scratch,
-            first,
-            count,
-            order,
-            n_data,
-            batch,
-            calls,
-            replica,
-            k0,
-            k1,
-        )
-        for i in range(count, width):
-            rows[i] = rows[0]
-        return version
-
-    return draw
-
-
-@cache
-def draw(order: int) -> Any:
-    """Compile `batches.batch_rows` as a C function; padding repeats the first row."""
-    word = types.int64
-    form = word(types.CPointer(word), types.CPointer(types.uint32), *[word] * 9)
-    source = _draw(order, fingerprint(batches, codes, letters))
-    return cfunc(form, cache=True, error_model="numpy")(source)
-
-
-def _pick(version: int) -> Any:
-    """Write the copy of targets."""
-
-    def pick(
-        Y: Any, index: Any, count: Any, targets: Any, out: Any, stride: Any
-    ) -> Any:
-        for k in range(targets):
-            for i in range(count):
-                out[k * stride + i] = Y[index[i] * targets + k]
-        return version
-
-    return pick
-
-
-@cache
-def pick(dtype: Any) -> Any:
-    """Compile ``int64 (Y, index, count, targets, out, stride)``: targets of rows."""
-    place, word = types.CPointer(from_dtype(dtype)), types.int64
-    form = word(place, types.CPointer(word), word, word, place, word)
-    return cfunc(form, cache=True, error_model="numpy")(_pick(0))
-
-
-def _gather(real: Any, version: int) -> Any:
-    """Write the copy of rows of one type into panels of another."""
-    width = 2 * lanes(real)
-
-    def gather(
-        X: Any,
-        row: Any,
-        column: Any,
-        index: Any,
-        count: Any,
-        left: Any,
-        inputs: Any,
-        panels: Any,
-        rows: Any,
-    ) -> Any:
-        whole = inputs // width
-        for i in range(count):
-            start, soon = index[i] * row, index[min(i + _SOON, left - 1)] * row
-            for p in range(whole + 1):
-                at, source = (p * rows + i) * width, start + p * width * column
-                if p < whole and column == 1:
-                    ahead = soon + p * width
-                    fetch(X, ahead)
-                    fetch(X, ahead + width // 2)
-                    copy(X, source, panels, at)
-                else:
-                    for k in range(min(width, inputs - p * width)):
-                        panels[at + k] = real(X[source + k * column])
-        return version
-
-    return gather
-
-
-@cache
-def gather(source: Any, dtype: Any) -> Any:
-    """Compile the C function that copies rows of type ``source`` into panels.
-
-    ``int64 (X, row, column, index, count, left, inputs, panels, rows)``: X has strides
-    ``row`` and ``column`` in elements; rows ``index[:count]`` go to panels (panel,
-    rows, 2 lanes) of type ``dtype``; the next ones, of ``left``, are asked for.
-    """
-    word = types.int64
-    form = word(
-        types.CPointer(from_dtype(source)),
-        word,
-        word,
-        types.CPointer(word),
-        word,
-        word,
-        word,
-        types.CPointer(from_dtype(dtype)),
-        word,
-    )
-    copy = _gather(dtype.type, fingerprint(tiles))
-    return cfunc(form, cache=True, error_model="numpy")(copy)

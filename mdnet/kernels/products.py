@@ -50,6 +50,8 @@ __all__ = [
     "first_layer",
     "forward",
     "outer",
+    "outer_padded",
+    "plus",
     "row_sums",
     "turn",
 ]
@@ -192,6 +194,27 @@ def dots(dtype: Any) -> Any:
     """
     source = _dots(dtype.type, fingerprint(native, tiles))
     return cfunc(types.int64(*[types.int64] * 9), cache=True, **_OPTIONS)(source)
+
+
+def _plus(version: int) -> Any:
+    def plus(total: Any, part: Any, count: Any, fresh: Any) -> Any:
+        if fresh == 1:
+            for i in range(count):
+                total[i] = part[i]
+        else:
+            for i in range(count):
+                total[i] += part[i]
+        return version
+
+    return plus
+
+
+@cache
+def plus(dtype: Any) -> Any:
+    """Compile ``int64 (total, part, count, fresh)``: total += part, or = if fresh."""
+    place, word = types.CPointer(from_dtype(dtype)), types.int64
+    form = word(place, place, word, word)
+    return cfunc(form, cache=True, **_OPTIONS)(_plus(0))
 
 
 def _edge(real: Any, version: int) -> Any:
@@ -397,3 +420,40 @@ def outer(
             if bias != 0:
                 source = corner + columns * t.itemsize
                 call(t.edge, (source, width, bias, 1, units, 1), np.int64)
+
+
+@_inline
+def outer_padded(
+    t: Any,
+    units: int,
+    inputs: int,
+    padded: int,
+    count: int,
+    vectors: int,
+    delta: int,
+    a: int,
+    rows: int,
+    own: int,
+    out: int,
+) -> None:
+    """Whole gradient (units, padded) of a layer, as `outer`, from one chunk alone.
+
+    Rows of it are whole vectors, with room for the column of the biases.
+    """
+    per, width, s = t.lanes, 2 * t.lanes, t.stride
+    if rows == 0 and units <= FEW:
+        one = np.int64(1)
+        call(t.dots, (units, inputs, vectors, delta, a, s, out, padded, one), np.int64)
+        return
+    block = own + _PANEL
+    for k in range(0, padded, width):
+        n = min(2, (padded - k) // per)
+        data = block
+        if rows > 0:
+            data = a + k // width * rows * _PANEL
+        else:
+            for h in range(n):
+                source = a + (k + h * per) * s * t.itemsize
+                call(t.turn, (source, s, block + h * VECTOR, width, vectors), np.int64)
+        g = out + k * t.itemsize
+        _tiles(t, units, n, count, delta, s, 1, data, width, g, padded, FRESH, own, 0)

@@ -32,13 +32,14 @@ __all__ = ["TABLE", "Rounds", "kernel"]
 
 _FIELDS = """
     joined _1 _2 _3 _4 _5 _6 _7 arrived _9 _10 _11 _12 _13 _14 _15
-    workers team turns pairs step stride force force_table calls advance programs steps
-    yield_
+    released _17 _18 _19 _20 _21 _22 _23
+    workers alone team turns pairs step stride force force_table calls advance programs
+    steps yield_
 """
 TABLE = np.dtype([(name, np.int64) for name in _FIELDS.split()])
 """What a team needs: counters, numbers of turns, addresses; see `kernel`."""
 _RECORD = from_dtype(TABLE)
-_JOINED, _ARRIVED = 0, 64  # bytes: each in a cache line of its own
+_JOINED, _ARRIVED, _RELEASED = 0, 64, 128  # bytes: each in a cache line of its own
 _CLOSED = 2**32  # added to ``joined`` when the team is complete
 _PATIENCE = 2000  # looks before a waiting thread lets another one run
 _LATE = 2500  # looks after which the team goes without those that are not there
@@ -68,7 +69,8 @@ def _rounds(version: int) -> Any:
             take(address + _ARRIVED)
         else:
             _wait(t, address + _ARRIVED, 1, -1)
-        team, gate = t.team, np.int64(1)
+        team, gate, done = t.team, np.int64(1), np.int64(0)
+        together = t.alone == 0
         force = carray(pointer(t.force_table, np.int64), (t.calls + 1,))
         programs = carray(pointer(t.programs, np.int64), (t.pairs,))
         for turn in range(t.turns):
@@ -83,16 +85,23 @@ def _rounds(version: int) -> Any:
                 if team > 1:
                     gate += team
                     take(address + _ARRIVED)
-                    _wait(t, address + _ARRIVED, gate, -1)
+                    if together or me == 0:
+                        _wait(t, address + _ARRIVED, gate, -1)
                 if me == 0:
                     force[0] = force[1] = force[2] = 0
                     force[t.calls] += 1
-                if table != 0:
+                if table != 0 and (together or me == 0):
                     call(t.advance, (table,), np.int64)
-                if team > 1:
+                if team > 1 and together:
                     gate += team
                     take(address + _ARRIVED)
                     _wait(t, address + _ARRIVED, gate, -1)
+                elif team > 1:
+                    done += 1
+                    if me == 0:
+                        take(address + _RELEASED)
+                    else:
+                        _wait(t, address + _RELEASED, done, -1)
         return version
 
     return rounds
@@ -103,11 +112,12 @@ def kernel() -> Any:
     """Compile the C function ``int64 (table)``.
 
     Each of up to ``workers`` calls it once with the address of the same `TABLE`, whose
-    counters ``joined`` and ``arrived`` start at zero.  A turn is ``pairs`` times the
-    function ``force`` with its table and ``advance`` with one of the tables at
-    ``programs`` (0: nothing to do).  In between the tables' own counters, their first
-    fields, are put back to zero; field ``calls`` of the force's table goes up by 1
-    with each call, and field ``steps`` of a program's by ``stride`` with each turn.
+    counters ``joined``, ``arrived`` and ``released`` start at zero.  A turn is
+    ``pairs`` times the function ``force`` with its table, then ``advance`` with one of
+    the tables at ``programs`` (0: nothing to do), by the first thread only if ``alone``
+    is not 0.  In between the tables' own counters, their first fields, are put back to
+    zero; field ``calls`` of the force's table goes up by 1 with each call, and field
+    ``steps`` of a program's by ``stride`` with each turn.
     """
     source = _rounds(fingerprint(native))
     return cfunc(types.int64(types.int64), cache=True, error_model="numpy")(source)
@@ -130,6 +140,8 @@ class Rounds:
         Steps that a turn makes.
     """
 
+    ALONE = 10_000
+    """Parameters of all replicas below which letters are one thread's business."""
     WORK = 1_000_000_000
     """Most multiplications of forces in a call, which a signal cannot stop."""
 
@@ -152,7 +164,9 @@ class Rounds:
                 "yield_": native.yield_address(),
             },
         )
-        names = "joined arrived workers turns step force force_table calls"
+        names = (
+            "joined arrived released workers alone turns step force force_table calls"
+        )
         self._fields = [self._table.place[name] for name in names.split()]
 
     def run(
@@ -193,7 +207,8 @@ class Rounds:
                 self._addresses[i] = self._steps.ready(
                     program, *arrays, numbers, sums, workers
                 )
-        values = (0, 0, workers, turns, step, function, table, calls)
+        alone = int(positions.size < self.ALONE)
+        values = (0, 0, 0, workers, alone, turns, step, function, table, calls)
         view = self._table.view
         for field, value in zip(self._fields, values, strict=True):
             view[field] = value
