@@ -2,7 +2,8 @@
 
 A composed potential is a potential again.  Its evaluator owns one evaluator and one
 force array a part; parts that use minibatches are asked with the same force call, so
-that two of them on one data set see the same rows.
+that two of them on one data set see the same rows.  ``predict`` and ``log_likelihood``
+are those of the first part that has them.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ import numpy as np
 from mdnet.backend import Backend
 from mdnet.errors import PotentialError
 from mdnet.potentials._forms import Polynomial
+from mdnet.potentials._passing import passed
 from mdnet.potentials.base import Potential
 from mdnet.typing import Array, Evaluator, Layout
 
 __all__ = ["Path", "PathEvaluator", "Scaled", "Sum", "interpolate"]
 
 
-def _check_parts(parts: tuple[Any, ...]) -> None:
+def check_parts(parts: tuple[Any, ...]) -> None:
     for part in parts:
         if not isinstance(part, Potential):
             raise PotentialError(
@@ -33,6 +35,19 @@ def _check_parts(parts: tuple[Any, ...]) -> None:
             f"sizes {sizes} differ: potentials that are combined act on the same "
             "parameters; build both with the same size"
         )
+    layouts = [part.layout for part in parts if len(part.layout) > 1]
+    for layout in layouts[1:]:
+        if _shapes(layout) != _shapes(layouts[0]):
+            raise PotentialError(
+                f"tensors {_shapes(layouts[0])} and {_shapes(layout)} differ: "
+                "potentials that are combined act on the same tensors; build both from "
+                "one network"
+            )
+
+
+def _shapes(layout: Layout) -> list[tuple[int, ...]]:
+    """Shapes of the tensors, which follow each other; names may differ."""
+    return [shape for _, shape in layout.values()]
 
 
 def _number(name: str, value: Any) -> float:
@@ -85,7 +100,7 @@ class Sum(Potential):
     def __init__(self, *parts: Potential) -> None:
         if not parts:
             raise PotentialError("Sum(): expected at least one potential")
-        _check_parts(parts)
+        check_parts(parts)
         opened: list[Potential] = []
         for part in parts:
             opened += part.parts if isinstance(part, Sum) else [part]
@@ -106,6 +121,9 @@ class Sum(Potential):
         """A start as the part that names the tensors draws it, (R, D)."""
         return _named(self.parts).initial(replicas, seed)
 
+    def __getattr__(self, name: str) -> Any:
+        return passed(self, name, "parts")
+
     def describe(self) -> dict[str, Any]:
         """JSON-able settings."""
         return {"kind": "Sum", "parts": [part.describe() for part in self.parts]}
@@ -121,7 +139,7 @@ class _SumEvaluator:
     ) -> None:
         xp = backend.xp
         self._bound, self._xp = bound, xp
-        self._force = _spare(backend, replicas, size)
+        self._force = spare(backend, replicas, size)
         self._energy = xp.empty(replicas, np.float64)
         self.full = all(part.full for part in bound)
         self.polynomial = _mix(
@@ -180,7 +198,7 @@ class Scaled(Potential):
     """
 
     def __init__(self, part: Potential, factor: float) -> None:
-        _check_parts((part,))
+        check_parts((part,))
         factor = _number("factor", factor)
         self.part: Potential = part.part if isinstance(part, Scaled) else part
         self.factor: float = factor * (part.factor if isinstance(part, Scaled) else 1.0)
@@ -206,6 +224,9 @@ class Scaled(Potential):
     def initial(self, replicas: int, seed: int = 0) -> Array:
         """As the part's."""
         return self.part.initial(replicas, seed)
+
+    def __getattr__(self, name: str) -> Any:
+        return passed(self, name, "part")
 
     def describe(self) -> dict[str, Any]:
         """JSON-able settings."""
@@ -265,7 +286,7 @@ class Path(Potential):
     def __init__(
         self, start: Potential, end: Potential, parameter: float = 0.0
     ) -> None:
-        _check_parts((start, end))
+        check_parts((start, end))
         self.start, self.end = start, end
         self.parameter = _number("parameter", parameter)
         self.size = start.size
@@ -295,6 +316,9 @@ class Path(Potential):
     def initial(self, replicas: int, seed: int = 0) -> Array:
         """As the start's potential draws it, (R, D)."""
         return self.start.initial(replicas, seed)
+
+    def __getattr__(self, name: str) -> Any:
+        return passed(self, name, "start", "end")
 
     def describe(self) -> dict[str, Any]:
         """JSON-able settings."""
@@ -339,7 +363,7 @@ class PathEvaluator:
         self._forces = tuple(
             xp.zeros((replicas, size), backend.force_dtype) for _ in range(2)
         )
-        self._scratch = _spare(backend, replicas, size)
+        self._scratch = spare(backend, replicas, size)
         self._energy = xp.empty(replicas, np.float64)
         self.set_parameter(parameter)
         self.full = start.full and end.full
@@ -445,7 +469,7 @@ def interpolate(start: Potential, end: Potential) -> Path:
     return Path(start, end)
 
 
-def _spare(backend: Backend, replicas: int, size: int) -> dict[np.dtype[Any], Array]:
+def spare(backend: Backend, replicas: int, size: int) -> dict[np.dtype[Any], Array]:
     """One work array in the force type, and one in float64 if that differs."""
     types = {backend.force_dtype, np.dtype(np.float64)}
     return {t: backend.xp.empty((replicas, size), t) for t in types}

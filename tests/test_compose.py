@@ -1,11 +1,16 @@
 """Sums, multiples and paths of potentials, and potentials made of functions."""
 
+import copy
+
 import numpy as np
 import pytest
 
-from mdnet import potentials
+import mdnet
+from mdnet import integrators, potentials, reporters
 from mdnet.backend import Backend
 from mdnet.errors import PotentialError
+
+from .physics_tools import z_scores
 
 HARMONIC = potentials.Harmonic(stiffness=2.0, center=0.5, size=3)
 WELL = potentials.DoubleWell(a=0.7, size=3)
@@ -20,6 +25,7 @@ BACKENDS = [
     Backend("cpu", "double", np),
     Backend("cuda", "double", np, simulated=True),
 ]
+OTHER = {"w": (slice(0, 1), (1, 1)), "b": (slice(1, 3), (2,))}
 LAYOUT = {"w": (slice(0, 2), (1, 2)), "b": (slice(2, 3), (1,))}
 
 
@@ -220,6 +226,184 @@ def test_free_energy_along_a_path_of_springs():
     assert total == pytest.approx(exact, abs=0.02)
 
 
+# --- predictions ----------------------------------------------------------------------
+
+
+def test_predictions_come_from_the_part_that_predicts():
+    labels = np.arange(12) % 2
+    U = potentials.Posterior(potentials.MLP([3, 4, 2]), data=(X, labels))
+    spring = potentials.Harmonic(0.1, size=U.size)
+    q = U.initial(2)
+    for potential in (
+        spring + U,
+        0.5 * U,
+        potentials.interpolate(spring, U),
+        potentials.interpolate(U, spring).at(0.3),
+        2 * (spring + U.minibatch(4)),
+    ):
+        np.testing.assert_array_equal(potential.predict(q, X), U.predict(q, X))
+        expected = U.log_likelihood(q, X, labels)
+        np.testing.assert_array_equal(potential.log_likelihood(q, X, labels), expected)
+        assert potential.likelihood is U.likelihood
+        assert potential.network is U.network
+    for potential in (spring + spring, 2 * spring):
+        assert not hasattr(potential, "predict")
+        with pytest.raises(AttributeError, match=f"'{type(potential).__name__}'"):
+            potential.nonsense  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "potential",
+    [HARMONIC + named(), 2 * HARMONIC, potentials.interpolate(HARMONIC, WELL)],
+    ids=lambda p: type(p).__name__,
+)
+def test_compositions_are_copied(potential):
+    other = copy.deepcopy(potential)
+    np.testing.assert_array_equal(other.energy(Q), potential.energy(Q))
+    assert other.describe() == potential.describe()
+
+
+# --- local entropy --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", BACKENDS, ids=lambda b: f"{b.name} {b.precision}")
+def test_copies_and_springs(backend):
+    part, gamma, copies = named(), 0.7, 2
+    V = potentials.local_entropy(part, gamma, copies)
+    q = RNG.normal(size=(4, V.size))
+    w, *others = q.reshape(4, 3, 3).transpose(1, 0, 2)
+    energy = sum(part.energy(a) + gamma / 2 * ((a - w) ** 2).sum(1) for a in others)
+    pulls = [gamma * (a - w) for a in others]
+    gradient = np.hstack(
+        [
+            -sum(pulls),
+            *(part.gradient(a) + p for a, p in zip(others, pulls, strict=True)),
+        ]
+    )
+    assert potentials.check_gradient(V, q) < 1e-8
+    np.testing.assert_allclose(V.gradient(q), gradient, rtol=1e-12, atol=1e-14)
+    evaluator = V.evaluator(backend, 4, 0)
+    rows = q.astype(backend.state_dtype)
+    out, energies = np.empty(q.shape, backend.force_dtype), np.empty(4)
+    evaluator.forces(rows, out, 0, energies)
+    tolerance = 1e-12 if backend.precision == "double" else 2e-5
+    np.testing.assert_allclose(out, -gradient, rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(energies, energy, rtol=tolerance)
+    evaluator.gradients(rows, out)
+    np.testing.assert_allclose(out, gradient, rtol=tolerance, atol=tolerance)
+    evaluator.energies(rows, energies)
+    np.testing.assert_allclose(energies, energy, rtol=tolerance)
+
+
+def test_layout_and_predictions_of_the_centre():
+    U = potentials.Posterior(potentials.MLP([3, 2]), data=(X, np.arange(12) % 2))
+    V = potentials.local_entropy(U, 2.0, copies=3)
+    assert list(V.layout)[:4] == [
+        "0.weight",
+        "0.bias",
+        "copy0.0.weight",
+        "copy0.0.bias",
+    ]
+    ends = [(where.start, where.stop) for where, _ in V.layout.values()]
+    assert [a for a, _ in ends[1:]] == [b for _, b in ends[:-1]]
+    assert ends[-1][1] == V.size == 4 * U.size
+    q = V.initial(2, seed=3)
+    assert V.energy(q) == pytest.approx(3 * U.energy(V.center(q)))
+    np.testing.assert_array_equal(V.predict(q, X), U.predict(U.initial(2, 3), X))
+    assert not V.part.minibatch(4).evaluator(BACKENDS[2], 2).full
+    batches = potentials.local_entropy(U.minibatch(4), 2.0)
+    assert not batches.evaluator(BACKENDS[2], 2).full
+
+
+def test_replicas_do_not_see_each_other():
+    """Batches too: those of copy a of replica r are of (seed, r y + a, call)."""
+    V = potentials.local_entropy(LINEAR.minibatch(4), 1.5, copies=2)
+    q = RNG.normal(size=(3, V.size))
+    together, alone = np.empty((3, V.size)), np.empty((1, V.size))
+    V.evaluator(BACKENDS[2], 3, 5).forces(q, together, 6)
+    V.evaluator(BACKENDS[2], 1, 5).forces(q[:1], alone, 6)
+    np.testing.assert_array_equal(together[:1], alone)
+
+
+@pytest.mark.physics
+@pytest.mark.parametrize("copies", [1, 3])
+def test_the_centre_follows_the_local_entropy(copies):
+    """Covariance T (y H g (H + g)^-1)^-1 of the centre on U = wHw/2; 5 errors of 6.
+
+    False alarm 4e-6; BAOAB's positions are exact on quadratic energies.  The stiffness
+    H itself, and that of another number of copies, must be told apart.
+    """
+    T, gamma = 0.8, 2.0
+    root = np.array([[1.0, 0, 0], [0.5, 1.0, 0], [-0.3, 0.4, 2.0]])
+    H = root @ root.T
+    part = potentials.Custom(
+        3,
+        energy=lambda q: 0.5 * ((q @ H) * q).sum(axis=1),
+        gradient=lambda q: q @ H.astype(q.dtype),
+        name="quadratic",
+    )
+    V = potentials.local_entropy(part, gamma, copies)
+    sim = mdnet.Simulation(
+        V,
+        integrators.BAOAB(dt=0.25, temperature=T, friction=1.0),
+        replicas=200,
+        seed=2,
+        backend="cpu",
+        precision="double",
+    )
+    sim.run(300)
+    record = reporters.Memory(8)
+    sim.run(2400, reporters=[record])
+    w = V.center(record.positions[1:])
+    i, j = np.triu_indices(3)
+    found = (w[..., i] * w[..., j]).mean(axis=0)
+
+    def covariance(y):
+        stiffness = y * H @ np.linalg.inv(H / gamma + np.eye(3))
+        return T * np.linalg.inv(stiffness)[i, j]
+
+    assert z_scores(found, covariance(copies)).max() < 5
+    assert z_scores(found, covariance(copies + 1)).max() > 10
+    assert z_scores(found, T * np.linalg.inv(H)[i, j]).max() > 10
+
+
+# --- runs -----------------------------------------------------------------------------
+
+
+def of_a_network(kind):
+    labels = np.arange(12) % 2
+    U = potentials.Posterior(potentials.MLP([3, 4, 2]), data=(X, labels))
+    q = U.initial(1, seed=8)[0]
+    return {
+        "restrict": lambda: potentials.restrict(U.minibatch(4), "1.*", q),
+        "project": lambda: potentials.project(U, potentials.random_basis(U, 3), q),
+        "entropy": lambda: potentials.local_entropy(U.minibatch(4), 2.0, copies=2),
+        "umbrella": lambda: potentials.EnergyUmbrella(U, 15.0, 0.1),
+        "sum": lambda: (
+            0.5 * U.minibatch(3)
+            + potentials.Restraint(potentials.TensorNorm(U.layout, "0.weight"), 1.0)
+        ),
+    }[kind]()
+
+
+@pytest.mark.parametrize("kind", ["restrict", "project", "entropy", "umbrella", "sum"])
+def test_resumed_runs_are_uninterrupted_ones(kind, tmp_path):
+    path = tmp_path / "run.h5md"
+    settings = {"replicas": 2, "seed": 3, "backend": "cpu"}
+
+    def simulate():
+        word = integrators.BAOAB(dt=0.01)
+        return mdnet.Simulation(of_a_network(kind), word, **settings)
+
+    simulate().run(6, trajectory=path, every=3)
+    resumed = mdnet.Simulation.resume(path, potential=of_a_network(kind))
+    resumed.run(5)
+    whole = simulate()
+    whole.run(11)
+    np.testing.assert_array_equal(resumed.state.positions, whole.state.positions)
+    assert dict(mdnet.open(path).layout) == dict(of_a_network(kind).layout)
+
+
 # --- functions ------------------------------------------------------------------------
 
 
@@ -281,12 +465,17 @@ def test_custom_results_are_checked(energy, gradient, says):
     [
         (lambda: HARMONIC + potentials.DoubleWell(size=2), r"sizes \[3, 2\] differ"),
         (lambda: potentials.interpolate(HARMONIC, potentials.DoubleWell()), "differ"),
+        (lambda: named() + named(layout=OTHER), r"\(1, 2\), \(1,\).*one network"),
+        (lambda: potentials.interpolate(named(), named(layout=OTHER)), "tensors"),
         (lambda: HARMONIC + 1.0, "1.0 is not a potential"),
         (lambda: potentials.Sum(), "at least one"),
         (lambda: np.nan * HARMONIC, "factor=nan"),
         (lambda: "two" * HARMONIC, "factor='two'"),
         (lambda: potentials.interpolate(HARMONIC, np.sin), "Custom"),
         (lambda: potentials.interpolate(HARMONIC, WELL).at(np.inf), "parameter=inf"),
+        (lambda: potentials.local_entropy(HARMONIC, 0.0), "coupling=0.0"),
+        (lambda: potentials.local_entropy(HARMONIC, 1.0, 0.5), "copies=0.5"),
+        (lambda: potentials.local_entropy(np.sin, 1.0), "not a potential"),
         (lambda: potentials.Custom(0, len, len), "size=0"),
         (lambda: potentials.Custom(2, 3.0, len), "energy=3.0"),
         (lambda: potentials.Custom(2, len, None), "gradient=None"),
