@@ -17,6 +17,7 @@ from mdnet import random
 from mdnet.errors import PotentialError
 from mdnet.potentials.activations import check_activation, gain, value_and_slope
 from mdnet.potentials.base import evaluator_xp
+from mdnet.potentials.initializers import Initializer, make_initializer
 from mdnet.typing import Array, Layout
 
 __all__ = ["MLP", "Network"]
@@ -69,15 +70,19 @@ class MLP:
         Widths of the input, the hidden layers and the output.
     activation : str
         f of the hidden layers: "relu", "tanh", "silu", "gelu" (the tanh form),
-        "softplus", "selu" or "identity".
+        "softplus", "selu" or "identity", which run in compiled loops, or "sigmoid",
+        "elu" or "leaky_relu", which run in array operations.
     bias : bool
         Whether layers have biases b_l.
+    initializer : str, Initializer or None
+        Start of the weights, see `mdnet.potentials.initializers`; None for normals of
+        variance gain/fan-in, with the gain of the activation.
 
     Raises
     ------
     PotentialError
-        Fewer than two sizes, a size that is not a positive integer, or an unknown
-        activation.
+        Fewer than two sizes, a size that is not a positive integer, an unknown
+        activation or an unknown initialiser.
 
     Notes
     -----
@@ -97,6 +102,7 @@ class MLP:
     sizes: Sequence[int]
     activation: str = "tanh"
     bias: bool = True
+    initializer: str | Initializer | None = None
 
     def __post_init__(self) -> None:
         sizes = self.sizes
@@ -118,6 +124,7 @@ class MLP:
             )
         object.__setattr__(self, "sizes", tuple(int(n) for n in sizes))
         check_activation(self.activation)
+        object.__setattr__(self, "initializer", make_initializer(self.initializer))
         layout: dict[str, tuple[slice, tuple[int, ...]]] = {}
         at = 0
         for l, (width, out) in enumerate(zip(self.sizes, self.sizes[1:], strict=False)):
@@ -250,7 +257,7 @@ class MLP:
                 delta = xp.matmul(delta, weight) * slope
 
     def initial(self, replicas: int, seed: int = 0) -> Array:
-        """Random weights of the right size: variance gain/fan-in, biases zero.
+        """Random weights: variance gain/fan-in and biases zero, or ``initializer``.
 
         Parameters
         ----------
@@ -264,6 +271,9 @@ class MLP:
         ndarray, (R, D) float64
             See `mdnet.potentials.activations.gain`.
         """
+        draw: Initializer | None = self.initializer  # type: ignore[assignment]
+        if draw is not None:
+            return draw(self, replicas, seed)
         q = random.normals(
             seed, np.arange(replicas), 0, random.STREAM_INITIAL, self.size
         )
@@ -274,9 +284,11 @@ class MLP:
 
     def describe(self) -> dict[str, Any]:
         """JSON-able settings."""
-        return {
+        found: dict[str, Any] = {
             "name": "MLP",
             "sizes": list(self.sizes),
             "activation": self.activation,
             "bias": bool(self.bias),
         }
+        draw: Initializer | None = self.initializer  # type: ignore[assignment]
+        return found if draw is None else {**found, "initializer": draw.describe()}
