@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ArrayEvaluator"]
 
+GIVEN = "given"
+"""In place of an index: rows stand one batch after another."""
+
 
 class ArrayEvaluator:
     """Energies and gradients by batched products over replicas.
@@ -70,6 +73,9 @@ class ArrayEvaluator:
         index = None
         if self._batch is not None:
             b = self._batch
+            if b.order == "given":
+                self._gradient(positions, out, -1.0, GIVEN, energies)
+                return
             host = rows(
                 self._seed,
                 1 if b.shared else self._replicas,
@@ -81,53 +87,73 @@ class ArrayEvaluator:
             index = self._xp.asarray(host[0] if b.shared else host)
         self._gradient(positions, out, -1.0, index, energies)
 
+    def hold(self, X: Array, t: Array) -> None:
+        """Use inputs and targets ``X, t`` on the host from now on."""
+        asarray = self._xp.asarray
+        self._X, self._t = asarray(X, self._dtype), asarray(t)
+
     def energies(self, positions: Array, out: Array) -> None:
         """Write U of all data."""
         model, xp = self._model, self._xp
         q = positions.astype(self._dtype, copy=False)
-        out[...] = model.prior.energy(q, model.layout, xp)
-        for X, t in self._slices(None):
-            z = model.network.forward(q, X)
-            density = model.likelihood.log_density(z, t, xp)
-            out -= density.sum(axis=1, dtype=np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):
+            out[...] = model.parts.energy(q, xp)
+            likelihood = model.bound_likelihood(q, xp)
+            weights = q[:, model.parts.weights]
+            for X, t in self._slices(None):
+                z = model.network.forward(weights, X)
+                density = likelihood.log_density(z, t, xp)
+                out -= density.sum(axis=1, dtype=np.float64)
 
     def gradients(self, positions: Array, out: Array) -> None:
         """Write +dU/dq of all data."""
         self._gradient(positions, out, 1.0, None, None)
 
-    def _slices(self, index: Array | None) -> Any:
+    def _slices(self, index: Any) -> Any:
         """Pieces (X, targets) of the rows ``index`` (all if None)."""
-        n = self._t.shape[0] if index is None else index.shape[-1]
+        X, t = self._X, self._t
+        if index is GIVEN and self._batch is not None and not self._batch.shared:
+            X, t = (a.reshape(-1, self._batch.size, a.shape[1]) for a in (X, t))
+        every = index is None or index is GIVEN
+        n = t.shape[-2] if every else index.shape[-1]
         for first in range(0, n, self._slice):
             where = slice(first, first + self._slice)
-            if index is None:
-                yield self._X[where], self._t[where]
+            if every:
+                yield X[..., where, :], t[..., where, :]
             else:
-                yield self._X[index[..., where]], self._t[index[..., where]]
+                yield X[index[..., where]], t[index[..., where]]
 
     def _gradient(
         self,
         positions: Array,
         out: Array,
         sign: float,
-        index: Array | None,
+        index: Any,
         energies: Array | None,
     ) -> None:
-        model, xp = self._model, self._xp
+        model, xp, scale = self._model, self._xp, 1.0
         q = positions.astype(self._dtype, copy=False)
-        scale = 1.0 if index is None else self._t.shape[0] / index.shape[-1]
+        if index is not None and self._batch is not None:
+            scale = (self._batch.total or self._t.shape[0]) / self._batch.size
+        parts = model.parts
+        weights, likelihood = q[:, parts.weights], model.bound_likelihood(q, xp)
+        slopes = self._work[:, parts.weights]
         self._work.fill(0)
-        if energies is not None:
-            energies[...] = model.prior.energy(q, model.layout, xp)
-        for X, t in self._slices(index):
-            z, tape = model.network.tape(q, X)
-            delta = model.likelihood.residual(z, t, xp).astype(self._dtype, copy=False)
-            model.network.backward(q, tape, delta, self._work)
+        with np.errstate(over="ignore", invalid="ignore"):
             if energies is not None:
-                density = model.likelihood.log_density(z, t, xp)
-                energies -= scale * density.sum(axis=1, dtype=np.float64)
-        self._work *= scale
-        self._work += model.prior.gradient(q, model.layout, xp)
+                energies[...] = parts.energy(q, xp)
+            for X, t in self._slices(index):
+                z, tape = model.network.tape(weights, X)
+                delta = likelihood.residual(z, t, xp).astype(self._dtype, copy=False)
+                model.network.backward(weights, tape, delta, slopes)
+                if parts.sampled is not None:
+                    own = likelihood.parameter_gradient(z, t, xp)
+                    self._work[:, parts.likelihood] += own.sum(axis=1)
+                if energies is not None:
+                    density = likelihood.log_density(z, t, xp)
+                    energies -= scale * density.sum(axis=1, dtype=np.float64)
+            self._work *= scale
+            parts.add_gradient(q, self._work, xp)
         out[...] = self._work
         if sign < 0:
             xp.negative(out, out=out)

@@ -6,6 +6,7 @@ number of replicas or threads, and another device see the same batches.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,18 +14,29 @@ import numpy.typing as npt
 
 from mdnet import random
 from mdnet.errors import PotentialError
-from mdnet.kernels.codes import ORDERS
+from mdnet.kernels import codes
 
-__all__ = ["check_batch", "rows"]
+__all__ = ["ORDERS", "check_batch", "rows"]
+
+ORDERS = {
+    "shuffle": "every row once an epoch",
+    "replacement": "independent uniform rows",
+    "without": "each batch by itself, no row twice in it",
+    "symmetric": "shuffled epochs, each followed by itself backwards",
+}
+"""Orders that need nothing but the numbers of rows -> what they are."""
 
 
-def check_batch(batch_size: Any, order: Any, n_data: int) -> int:
+def check_batch(
+    batch_size: Any, order: Any, n_data: int, orders: Mapping[str, str] = ORDERS
+) -> int:
     """Return ``batch_size`` as an int if it fits ``n_data`` rows and ``order``.
 
     Raises
     ------
     PotentialError
-        ``batch_size`` is not an integer in [1, n_data], or ``order`` is unknown.
+        ``batch_size`` is not an integer in [1, n_data], or ``order`` is not one of
+        ``orders``.
     """
     if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)):
         raise PotentialError(
@@ -36,11 +48,9 @@ def check_batch(batch_size: Any, order: Any, n_data: int) -> int:
             f"batch_size={batch_size}: expected 1 to {n_data}, the rows of the data; "
             f"use minibatch(batch_size={n_data}) or the potential itself for all rows"
         )
-    if order not in ("shuffle", "replacement"):
-        raise PotentialError(
-            f"order={order!r}: expected 'shuffle' (every row once an epoch) or "
-            "'replacement' (independent uniform rows)"
-        )
+    if not isinstance(order, str) or order not in orders:
+        known = ", ".join(f"{name!r} ({what})" for name, what in orders.items())
+        raise PotentialError(f"order={order!r}: expected one of {known}")
     return int(batch_size)
 
 
@@ -65,10 +75,12 @@ def rows(
         Number of the force call.
     n_data, batch_size : int
         N and n.
-    order : {"shuffle", "replacement"}
+    order : {"shuffle", "replacement", "without", "symmetric"}
         "shuffle": each epoch of N div n calls walks a fresh permutation of the data
         and leaves out its last N mod n rows, so that every row is as likely as any
-        other; "replacement": independent uniform rows.
+        other; "replacement": independent uniform rows; "without": each call draws n
+        distinct rows, independent of all other calls; "symmetric": an epoch as in
+        "shuffle", then its batches in reverse, then the next epoch.
     shared : bool
         Give every replica the batch of replica 0.
 
@@ -96,5 +108,5 @@ def rows(
         raise PotentialError(f"n_data={n_data}: expected at most 2**32 rows")
     out = np.empty((replicas, batch), np.int64)
     k0, k1 = random.seed_words(seed)
-    rows_of(out, ORDERS[order], n_data, call, shared, k0, k1)
+    rows_of(out, codes.ORDERS[order], n_data, call, shared, k0, k1)
     return out

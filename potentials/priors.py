@@ -1,12 +1,13 @@
-"""Priors over weights: normalised densities, independent over parameters.
+"""Priors over weights: normalised densities, independent given their scales.
 
-A scale is one number for all weights, or a mapping {tensor name: number}.
+A scale is one number for all weights, a mapping {tensor name: number}, or `FanIn` (in
+short "fan_in"), which follows the shapes of the tensors.  Priors whose scales are
+sampled with the weights are `HierarchicalGaussianPrior` and `HorseshoePrior`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,11 +16,33 @@ import numpy as np
 from mdnet import random
 from mdnet.errors import PotentialError
 from mdnet.kernels.codes import PRIORS
+from mdnet.potentials._hierarchical import HierarchicalGaussianPrior, HorseshoePrior
+from mdnet.potentials._prior_scales import (
+    FanIn,
+    Scale,
+    check_names,
+    check_scale,
+    json_scale,
+    mapped,
+    positive,
+    scales,
+    summed,
+    uniforms,
+    vector,
+)
 from mdnet.typing import Array, Layout
 
-__all__ = ["FlatPrior", "GaussianPrior", "LaplacePrior", "Prior", "StudentTPrior"]
-
-Scale = float | Mapping[str, float]
+__all__ = [
+    "CauchyPrior",
+    "FanIn",
+    "FlatPrior",
+    "GaussianPrior",
+    "HierarchicalGaussianPrior",
+    "HorseshoePrior",
+    "LaplacePrior",
+    "Prior",
+    "StudentTPrior",
+]
 
 
 class Prior(Protocol):
@@ -46,90 +69,6 @@ class Prior(Protocol):
 
     def describe(self) -> dict[str, Any]:
         """JSON-able settings."""
-
-
-def _check_scale(scale: Any, example: str) -> Scale:
-    """Check the scale or scales and return them as floats."""
-    if isinstance(scale, Mapping):
-        return {str(name): _positive(s, example) for name, s in scale.items()}
-    return _positive(scale, example)
-
-
-def _positive(value: Any, example: str, name: str = "scale") -> float:
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, (int, float, np.integer, np.floating))
-        or not (math.isfinite(value) and value > 0)
-    ):
-        raise PotentialError(
-            f"{name}={value!r}: expected a positive number, e.g. {example}"
-        )
-    return float(value)
-
-
-def _check_names(scale: Scale, layout: Layout) -> None:
-    if isinstance(scale, Mapping) and set(scale) != set(layout):
-        missing = [name for name in layout if name not in scale]
-        unknown = [name for name in scale if name not in layout]
-        raise PotentialError(
-            f"scale has no value for tensors {missing} and values for unknown tensors "
-            f"{unknown}: give one number, or one for each of {list(layout)}"
-        )
-
-
-def _scales(scale: Scale, layout: Layout) -> list[tuple[slice, int, float]]:
-    """(slice, number of parameters, scale) of each tensor."""
-    return [
-        (
-            where,
-            where.stop - where.start,
-            scale[name] if isinstance(scale, Mapping) else scale,
-        )
-        for name, (where, _) in layout.items()
-    ]
-
-
-def _vector(scale: Scale, layout: Layout) -> Array:
-    """Scale of each parameter, (D,)."""
-    return np.concatenate([np.full(n, s) for _, n, s in _scales(scale, layout)])
-
-
-def _summed(
-    formula: Callable[[Array, float], Array], scale: Scale, q: Array, layout: Layout
-) -> Array:
-    """Sum over parameters of ``formula(q, s)``, (R,) float64."""
-    if not isinstance(scale, Mapping):
-        return formula(q.astype(np.float64), scale).sum(axis=1)
-    parts = [
-        formula(q[:, where].astype(np.float64), s).sum(axis=1)
-        for where, _, s in _scales(scale, layout)
-    ]
-    return sum(parts[1:], parts[0])
-
-
-def _mapped(
-    formula: Callable[[Array, float], Array],
-    scale: Scale,
-    q: Array,
-    layout: Layout,
-    xp: Any,
-) -> Array:
-    """``formula(q, s)`` of each parameter, (R, D); uploads nothing to a device."""
-    if not isinstance(scale, Mapping):
-        return formula(q, scale)
-    out = xp.empty_like(q)
-    for where, _, s in _scales(scale, layout):
-        out[:, where] = formula(q[:, where], s)
-    return out
-
-
-def _json(scale: Scale) -> Any:
-    return dict(scale) if isinstance(scale, Mapping) else scale
-
-
-def _uniforms(layout: Layout, replicas: int, seed: int) -> Array:
-    size = sum(where.stop - where.start for where, _ in layout.values())
-    return random.uniforms(seed, np.arange(replicas), 0, random.STREAM_INITIAL, size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,8 +129,8 @@ class GaussianPrior:
 
     Parameters
     ----------
-    scale : float or mapping
-        Standard deviation s > 0 of all weights, or {tensor name: s}.
+    scale : float, mapping or FanIn
+        Standard deviation s > 0 of all weights, {tensor name: s}, or "fan_in".
 
     Raises
     ------
@@ -208,41 +147,46 @@ class GaussianPrior:
     scale: Scale = 1.0
 
     def __post_init__(self) -> None:
-        checked = _check_scale(self.scale, "GaussianPrior(scale=1.0)")
+        checked = check_scale(self.scale, "GaussianPrior(scale=1.0)")
         object.__setattr__(self, "scale", checked)
+
+    @classmethod
+    def fan_in(cls, gain: float = 1.0, bias: float = 1.0) -> GaussianPrior:
+        """Scale gain/sqrt(inputs) for weights and ``bias`` for vectors, see `FanIn`."""
+        return cls(scale=FanIn(gain, bias))
 
     def check(self, layout: Layout) -> None:
         """Raise if a mapping of scales does not name every tensor."""
-        _check_names(self.scale, layout)
+        check_names(self.scale, layout)
 
     def table(self, layout: Layout) -> list[tuple[int, float, float]]:
         """(code, 1/s^2, 0) of each tensor."""
         code = PRIORS["gaussian"]
-        return [(code, s**-2, 0.0) for _, _, s in _scales(self.scale, layout)]
+        return [(code, s**-2, 0.0) for _, _, s in scales(self.scale, layout)]
 
     def energy(self, q: Array, layout: Layout, xp: Any = np) -> Array:  # noqa: ARG002
         """-log prior, (R,) float64."""
-        total = _summed(lambda x, s: 0.5 * (x / s) ** 2, self.scale, q, layout)
+        total = summed(lambda x, s: 0.5 * (x / s) ** 2, self.scale, q, layout)
         return total + self.constant(layout)
 
     def gradient(self, q: Array, layout: Layout, xp: Any = np) -> Array:
         """q/s^2."""
-        return _mapped(lambda x, s: x * s**-2, self.scale, q, layout, xp)
+        return mapped(lambda x, s: x * s**-2, self.scale, q, layout, xp)
 
     def constant(self, layout: Layout) -> float:
         """Sum of log s + log(2 pi)/2."""
         each = 0.5 * math.log(2 * math.pi)
-        return sum(n * (math.log(s) + each) for _, n, s in _scales(self.scale, layout))
+        return sum(n * (math.log(s) + each) for _, n, s in scales(self.scale, layout))
 
     def draw(self, layout: Layout, replicas: int, seed: int = 0) -> Array:
         """Independent draws, (R, D) float64."""
-        s = _vector(self.scale, layout)
+        s = vector(self.scale, layout)
         stream = random.STREAM_INITIAL
         return random.normals(seed, np.arange(replicas), 0, stream, s.size) * s
 
     def describe(self) -> dict[str, Any]:
         """JSON-able settings."""
-        return {"name": "gaussian", "scale": _json(self.scale)}
+        return {"name": "gaussian", "scale": json_scale(self.scale)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,8 +197,8 @@ class LaplacePrior:
 
     Parameters
     ----------
-    scale : float or mapping
-        s > 0 of all weights, or {tensor name: s}; the variance is 2 s^2.
+    scale : float, mapping or FanIn
+        s > 0 of all weights, {tensor name: s}, or "fan_in"; the variance is 2 s^2.
 
     Raises
     ------
@@ -265,40 +209,40 @@ class LaplacePrior:
     scale: Scale = 1.0
 
     def __post_init__(self) -> None:
-        checked = _check_scale(self.scale, "LaplacePrior(scale=1.0)")
+        checked = check_scale(self.scale, "LaplacePrior(scale=1.0)")
         object.__setattr__(self, "scale", checked)
 
     def check(self, layout: Layout) -> None:
         """Raise if a mapping of scales does not name every tensor."""
-        _check_names(self.scale, layout)
+        check_names(self.scale, layout)
 
     def table(self, layout: Layout) -> list[tuple[int, float, float]]:
         """(code, 1/s, 0) of each tensor."""
         code = PRIORS["laplace"]
-        return [(code, 1 / s, 0.0) for _, _, s in _scales(self.scale, layout)]
+        return [(code, 1 / s, 0.0) for _, _, s in scales(self.scale, layout)]
 
     def energy(self, q: Array, layout: Layout, xp: Any = np) -> Array:
         """-log prior, (R,) float64."""
-        total = _summed(lambda x, s: xp.abs(x) / s, self.scale, q, layout)
+        total = summed(lambda x, s: xp.abs(x) / s, self.scale, q, layout)
         return total + self.constant(layout)
 
     def gradient(self, q: Array, layout: Layout, xp: Any = np) -> Array:
         """sign(q)/s."""
-        return _mapped(lambda x, s: xp.sign(x) / s, self.scale, q, layout, xp)
+        return mapped(lambda x, s: xp.sign(x) / s, self.scale, q, layout, xp)
 
     def constant(self, layout: Layout) -> float:
         """Sum of log 2s."""
-        return sum(n * math.log(2 * s) for _, n, s in _scales(self.scale, layout))
+        return sum(n * math.log(2 * s) for _, n, s in scales(self.scale, layout))
 
     def draw(self, layout: Layout, replicas: int, seed: int = 0) -> Array:
         """Independent draws, (R, D) float64."""
-        u = _uniforms(layout, replicas, seed) - 0.5
-        s = _vector(self.scale, layout)
+        u = uniforms(layout, replicas, seed) - 0.5
+        s = vector(self.scale, layout)
         return -s * np.sign(u) * np.log1p(-2 * np.abs(u))
 
     def describe(self) -> dict[str, Any]:
         """JSON-able settings."""
-        return {"name": "laplace", "scale": _json(self.scale)}
+        return {"name": "laplace", "scale": json_scale(self.scale)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,8 +256,8 @@ class StudentTPrior:
     ----------
     df : float
         Degrees of freedom > 0; 1 is Cauchy.
-    scale : float or mapping
-        s > 0 of all weights, or {tensor name: s}.
+    scale : float, mapping or FanIn
+        s > 0 of all weights, {tensor name: s}, or "fan_in".
 
     Raises
     ------
@@ -326,28 +270,28 @@ class StudentTPrior:
 
     def __post_init__(self) -> None:
         example = "StudentTPrior(df=3.0, scale=1.0)"
-        object.__setattr__(self, "df", _positive(self.df, example, "df"))
-        object.__setattr__(self, "scale", _check_scale(self.scale, example))
+        object.__setattr__(self, "df", positive(self.df, example, "df"))
+        object.__setattr__(self, "scale", check_scale(self.scale, example))
 
     def check(self, layout: Layout) -> None:
         """Raise if a mapping of scales does not name every tensor."""
-        _check_names(self.scale, layout)
+        check_names(self.scale, layout)
 
     def table(self, layout: Layout) -> list[tuple[int, float, float]]:
         """(code, df + 1, df s^2) of each tensor."""
         code, df = PRIORS["student"], self.df
-        return [(code, df + 1, df * s * s) for _, _, s in _scales(self.scale, layout)]
+        return [(code, df + 1, df * s * s) for _, _, s in scales(self.scale, layout)]
 
     def energy(self, q: Array, layout: Layout, xp: Any = np) -> Array:
         """-log prior, (R,) float64."""
         df = self.df
-        total = _summed(lambda x, s: xp.log1p((x / s) ** 2 / df), self.scale, q, layout)
+        total = summed(lambda x, s: xp.log1p((x / s) ** 2 / df), self.scale, q, layout)
         return 0.5 * (df + 1) * total + self.constant(layout)
 
     def gradient(self, q: Array, layout: Layout, xp: Any = np) -> Array:
         """(df + 1) q/(df s^2 + q^2)."""
         df = self.df
-        return _mapped(
+        return mapped(
             lambda x, s: (df + 1) * x / (df * s * s + x * x), self.scale, q, layout, xp
         )
 
@@ -356,16 +300,33 @@ class StudentTPrior:
         df = self.df
         each = 0.5 * math.log(df * math.pi)
         each += math.lgamma(df / 2) - math.lgamma((df + 1) / 2)
-        return sum(n * (math.log(s) + each) for _, n, s in _scales(self.scale, layout))
+        return sum(n * (math.log(s) + each) for _, n, s in scales(self.scale, layout))
 
     def draw(self, layout: Layout, replicas: int, seed: int = 0) -> Array:
         """Independent draws by the inverse distribution function, (R, D) float64."""
         from scipy.special import stdtrit
 
-        s = _vector(self.scale, layout)
-        draws: Array = s * stdtrit(self.df, _uniforms(layout, replicas, seed))
+        s = vector(self.scale, layout)
+        draws: Array = s * stdtrit(self.df, uniforms(layout, replicas, seed))
         return draws
 
     def describe(self) -> dict[str, Any]:
         """JSON-able settings."""
-        return {"name": "student", "df": self.df, "scale": _json(self.scale)}
+        return {"name": "student", "df": self.df, "scale": json_scale(self.scale)}
+
+
+def CauchyPrior(scale: Any = 1.0) -> StudentTPrior:
+    """Independent Cauchy densities: a `StudentTPrior` of one degree of freedom.
+
+    Parameters
+    ----------
+    scale : float, mapping or FanIn
+        s > 0, half the width between the quartiles.
+
+    Examples
+    --------
+    >>> from mdnet.potentials.priors import CauchyPrior
+    >>> CauchyPrior(0.5).describe()
+    {'name': 'student', 'df': 1.0, 'scale': 0.5}
+    """
+    return StudentTPrior(df=1.0, scale=scale)

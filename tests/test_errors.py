@@ -71,7 +71,7 @@ CASES = {
     "data without targets": (
         lambda: potentials.Posterior(net(), data=X), PotentialError, r"pair \(X, y\)"),
     "unknown likelihood": (
-        lambda: posterior(likelihood="poisson"), PotentialError, "'poisson'"),
+        lambda: posterior(likelihood="weibull"), PotentialError, "'weibull'"),
     "a prior's class": (
         lambda: posterior(prior=potentials.GaussianPrior), PotentialError, "prior="),
     "batch larger than the data": (

@@ -445,7 +445,7 @@ def _spoiled(value):
             lambda: Posterior(NET, "bernoulli", data=(X4, np.full((10, 3), 2))),
             "expected 0 or 1",
         ),
-        (lambda: Posterior(NET, "poisson", data=(X4, Y4)), "categorical, gaussian"),
+        (lambda: Posterior(NET, "weibull", data=(X4, Y4)), "categorical, gaussian"),
         (lambda: Posterior(NET, Categorical, data=(X4, Y4)), "categorical, gaussian"),
         (lambda: Posterior(NET), r"\(X, y\)"),
         (lambda: Posterior(NET, data=X4), r"\(X, y\)"),

@@ -4,14 +4,23 @@
 ``p = (call mod (N div n)) n + i`` of the epoch is sent through a Feistel network on
 the smallest power of two that holds N, again and again until it falls below N (cycle
 walking), so that an epoch visits distinct rows.  The keys of its rounds are words of
-the Philox counters (block, replica, epoch, STREAM_BATCH).  "replacement" takes words x
-of (block, replica, call, STREAM_BATCH) to rows ``(x N) >> 32``.  Word i is lane
-``i % 4`` of block ``i // 4``.
+the Philox counters (block, replica, epoch, STREAM_BATCH).  "symmetric" visits the
+batches of an epoch and then the same ones backwards; "without" takes the first n rows
+of a permutation of its own at each call.  "replacement" takes words x of (block,
+replica, call, STREAM_BATCH) to rows ``(x N) >> 32``.  Word i is lane ``i % 4`` of
+block ``i // 4``.
+
+`strata_of` draws each class by itself: class c of N_c rows gives n N_c/N of them,
+rounded to one of the two integers about it by a random point u that all classes of a
+batch share (systematic sampling), so that a batch has n rows, and any row is in it
+with probability n/N.  Keys of class c are words of blocks 8 (c + 1) on.
 
 References
 ----------
 J. Black, P. Rogaway, "Ciphers with arbitrary finite domains", CT-RSA 2002,
 doi:10.1007/3-540-45760-7_9.
+W. G. Madow, L. H. Madow, "On the theory of systematic sampling", Ann. Math. Stat. 15,
+1 (1944), doi:10.1214/aoms/1177731312.
 """
 
 from __future__ import annotations
@@ -27,7 +36,16 @@ from mdnet.kernels.codes import ORDERS
 from mdnet.kernels.fingerprint import fingerprint
 from mdnet.random import STREAM_BATCH
 
-__all__ = ["ROUNDS", "batch_rows", "permute", "round_keys", "rows_of"]
+__all__ = [
+    "ROUNDS",
+    "batch_rows",
+    "permute",
+    "place",
+    "round_keys",
+    "rows_of",
+    "strata_of",
+    "walk_of",
+]
 
 ROUNDS = 24
 """Keys of the Feistel network: eight rounds, or all on fewer than 2^8 rows.
@@ -37,6 +55,9 @@ of them pairs of rows are still 10% uneven, after twenty by less than 1%.
 """
 
 _FULL, _SHUFFLE = ORDERS["full"], ORDERS["shuffle"]
+_REPLACEMENT, _WITHOUT = ORDERS["replacement"], ORDERS["without"]
+_SYMMETRIC, _GIVEN = ORDERS["symmetric"], ORDERS["given"]
+_STRATUM = 8  # blocks of counters that a class has
 _STREAM = np.uint64(STREAM_BATCH)
 _M1, _M2 = np.uint32(0x7FEB352D), np.uint32(0x846CA68B)
 _S15, _S16 = np.uint32(15), np.uint32(16)
@@ -139,19 +160,21 @@ def permute(image: Any, keys: Any, high: int, low: int) -> None:
 
 
 @_plain
-def _shuffled(
-    rows: Any,
-    scratch: Any,
-    count: int,
-    start: int,
-    n_data: int,
-    replica: Any,
-    epoch: int,
-    k0: int,
-    k1: int,
-) -> None:
+def place(order: int, call: Any, calls: Any) -> Any:
+    """Epoch of a force call and number of its batch within, of ``calls`` an epoch."""
+    epoch, turn = call // calls, call % calls
+    if order == _SYMMETRIC:
+        turn = call % (2 * calls)
+        turn, epoch = min(turn, 2 * calls - 1 - turn), call // (2 * calls)
+    elif order == _WITHOUT:
+        epoch, turn = call, turn * 0
+    return epoch, turn
+
+
+@_plain
+def _walked(rows: Any, scratch: Any, count: int, start: int, n_data: int) -> None:
+    """Images of ``start ..`` under the permutation whose keys stand in ``scratch``."""
     keys, image = scratch[:ROUNDS], scratch[ROUNDS : ROUNDS + count]
-    round_keys(keys, replica, epoch, k0, k1)
     high, low = _halves(n_data)
     for i in range(count):
         rows[i] = np.int64(start + i)
@@ -169,6 +192,22 @@ def _shuffled(
             rows[i] = x
             outside = outside or bool(x >= n_data)
         fresh = False
+
+
+@_plain
+def _shuffled(
+    rows: Any,
+    scratch: Any,
+    count: int,
+    start: int,
+    n_data: int,
+    replica: Any,
+    epoch: int,
+    k0: int,
+    k1: int,
+) -> None:
+    round_keys(scratch[:ROUNDS], replica, epoch, k0, k1)
+    _walked(rows, scratch, count, start, n_data)
 
 
 @_plain
@@ -211,12 +250,15 @@ def batch_rows(
     if order == _FULL:
         for i in range(count):
             rows[i] = first + i
-    elif order == _SHUFFLE:
-        calls = n_data // batch
-        start, epoch = call % calls * batch + first, call // calls
-        _shuffled(rows, scratch, count, start, n_data, replica, epoch, k0, k1)
-    else:
+    elif order == _REPLACEMENT:
         _replaced(rows, scratch, count, first, n_data, replica, call, k0, k1)
+    elif order == _GIVEN:
+        for i in range(count):
+            rows[i] = np.int64(replica) * batch + first + i
+    else:
+        epoch, turn = place(order, call, n_data // batch)
+        start = turn * batch + first
+        _shuffled(rows, scratch, count, start, n_data, replica, epoch, k0, k1)
 
 
 def _compile(version: int) -> Any:
@@ -236,7 +278,68 @@ def _compile(version: int) -> Any:
     return rows_of
 
 
+def _compile_walk(version: int) -> Any:
+    """Compile `walk_of`; ``version`` as above."""
+
+    @njit(cache=True, parallel=True, error_model="numpy")
+    def walk_of(
+        out: Any, start: int, n_data: int, epoch: int, only: int, k0: int, k1: int
+    ) -> int:
+        for r in prange(out.shape[0]):
+            replica = np.int64(r) if only < 0 else np.int64(only)
+            n = out.shape[1]
+            scratch = np.empty(n + ROUNDS, np.uint32)
+            _shuffled(out[r], scratch, n, start, n_data, replica, epoch, k0, k1)
+        return version
+
+    return walk_of
+
+
+def _compile_strata(version: int) -> Any:
+    """Compile `strata_of`; ``version`` as above."""
+
+    @njit(cache=True, parallel=True, error_model="numpy")
+    def strata_of(
+        out: Any, table: Any, starts: Any, call: int, shared: bool, k0: int, k1: int
+    ) -> int:
+        share = out.shape[1] / table.size
+        for r in prange(out.shape[0]):
+            replica = 0 if shared else np.int64(r)
+            n = out.shape[1]
+            scratch = np.empty(n + ROUNDS, np.uint32)
+            _words(scratch[:4], 0, replica, call, k0, k1)
+            u = (np.float64(scratch[0]) + 0.5) * 2.0**-32
+            at = 0
+            for c in range(starts.size - 1):
+                members = starts[c + 1] - starts[c]
+                until = np.int64(np.ceil(share * starts[c + 1] - u))
+                if c == starts.size - 2:
+                    until = n
+                count = min(max(until, at), n) - at
+                rows = out[r, at : at + count]
+                _words(scratch[:ROUNDS], _STRATUM * (c + 1), replica, call, k0, k1)
+                _walked(rows, scratch, count, 0, members)
+                for i in range(count):
+                    rows[i] = table[starts[c] + rows[i]]
+                at += count
+        return version
+
+    return strata_of
+
+
 rows_of = _compile(fingerprint(codes, letters))
 """rows_of(out, order, n_data, call, shared, k0, k1)
 
 Fill ``out`` (R, n) int64 with every replica's rows at one force call."""
+
+walk_of = _compile_walk(fingerprint(codes, letters))
+"""walk_of(out, start, n_data, epoch, only, k0, k1)
+
+Fill ``out`` (R, n) int64 with positions ``start ..`` of every replica's permutation of
+``n_data``; of that of replica ``only``, unless it is negative."""
+
+strata_of = _compile_strata(fingerprint(codes, letters))
+"""strata_of(out, table, starts, call, shared, k0, k1)
+
+Fill ``out`` (R, n) int64 with a batch of every replica, class by class: rows of class c
+are ``table[starts[c] : starts[c + 1]]``."""

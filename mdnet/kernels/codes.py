@@ -35,8 +35,18 @@ LIKELIHOODS = {"categorical": 0, "gaussian": 1, "bernoulli": 2}
 PRIORS = {"flat": 0, "gaussian": 1, "laplace": 2, "student": 3}
 """Prior -> code."""
 
-ORDERS = {"full": 0, "shuffle": 1, "replacement": 2}
-"""Order in which rows of the data are visited -> code."""
+ORDERS = {
+    "full": 0,
+    "shuffle": 1,
+    "replacement": 2,
+    "without": 3,
+    "symmetric": 4,
+    "given": 5,
+}
+"""Order in which rows of the data are visited -> code.
+
+"given": replica r's batch is the r-th run of rows of data that were gathered for it.
+"""
 
 SELU_ALPHA = 1.6732632423543772
 SELU_SCALE = 1.0507009873554805

@@ -36,7 +36,7 @@ from mdnet.kernels.cuda_scalars import LANES, scope_of
 __all__ = ["LANES", "START", "kernel", "ptx"]
 
 _CATEGORICAL = LIKELIHOODS["categorical"]
-_SHUFFLE = ORDERS["shuffle"]
+_REPLACEMENT = ORDERS["replacement"]
 
 # Columns of the table of blocks of parameters.
 KIND, START, STOP, TENSOR, ROW, STRIDE = range(6)
@@ -49,6 +49,7 @@ F: Any = np.float32
 activation, miss = cuda_scalars.activation, cuda_scalars.miss
 prior_slope, prior_value = cuda_scalars.prior_slope, cuda_scalars.prior_value
 make_keys, shuffled = cuda_scalars.make_keys, cuda_scalars.shuffled
+place = cuda_scalars.place
 replaced, block_sum = cuda_scalars.replaced, cuda_scalars.block_sum
 
 
@@ -65,12 +66,12 @@ def gather(  # type: ignore[no-untyped-def]
     r = cuda.blockIdx.x // count
     i = cuda.blockIdx.x % count
     now = clock[0] * calls + call
-    per_epoch = n_data // batch
-    if order == _SHUFFLE:
-        make_keys(keys, lane, LANES, r, now // per_epoch, seed[0], seed[1])
+    epoch, turn = place(order, now, n_data // batch)
+    if order != _REPLACEMENT:
+        make_keys(keys, lane, LANES, r, epoch, seed[0], seed[1])
     cuda.syncthreads()
-    if order == _SHUFFLE:
-        row = shuffled(keys, now % per_epoch * batch + first + i, n_data)
+    if order != _REPLACEMENT:
+        row = shuffled(keys, turn * batch + first + i, n_data)
     else:
         row = replaced(first + i, r, now, n_data, seed[0], seed[1])
     for k in range(lane, x.shape[2], LANES):

@@ -42,6 +42,7 @@ _identity, _relu, _tanh = pointwise._identity, pointwise._relu, pointwise._tanh
 _silu, _gelu = pointwise._silu, pointwise._gelu
 _softplus, _selu = pointwise._softplus, pointwise._selu
 _eight, _halves, _passes = batches._eight, batches._halves, batches._passes
+place = batches.place
 philox = letters.philox
 
 
@@ -214,7 +215,7 @@ def scope_of(single: bool) -> dict[str, Any]:
     device([_relu, _tanh, _silu, _gelu, _softplus, _selu], scope)
     device([letters.philox_round if SIMULATED else philox_round, letters.philox], scope)
     device([_mix if SIMULATED else batches._mix], scope)
-    device([batches._halves, batches._passes, batches._eight], scope)
+    device([batches._halves, batches._passes, batches._eight, batches.place], scope)
     device([activation, miss, prior_slope, prior_value], scope)
     device([words, make_keys, shuffled, replaced, block_sum], scope)
     return scope

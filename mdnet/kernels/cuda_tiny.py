@@ -31,7 +31,7 @@ SHARED = 45_000
 """Most bytes of dynamic shared memory; a block has 48 KiB without asking for more."""
 
 _CATEGORICAL = LIKELIHOODS["categorical"]
-_FULL, _SHUFFLE = ORDERS["full"], ORDERS["shuffle"]
+_FULL, _REPLACEMENT = ORDERS["full"], ORDERS["replacement"]
 _WARP = 2 if SIMULATED else 32
 _WARPS = 3 if SIMULATED else 8  # most of a block
 _THREADS = _WARP * _WARPS
@@ -51,6 +51,7 @@ F: Any = np.float32
 activation, miss = cuda_scalars.activation, cuda_scalars.miss
 prior_slope, prior_value = cuda_scalars.prior_slope, cuda_scalars.prior_value
 make_keys, shuffled = cuda_scalars.make_keys, cuda_scalars.shuffled
+place = cuda_scalars.place
 replaced = cuda_scalars.replaced
 
 
@@ -292,13 +293,14 @@ def tiny(  # type: ignore[no-untyped-def]
     batch, n_data = g[BATCH], g[N]
     now = clock[0] * g[CALLS] + call
     replica = 0 if g[SINGLE] == 1 else r
-    per_epoch = n_data // batch
+    drawn = g[ORDER] != _FULL and g[ORDER] != _REPLACEMENT
+    epoch, turn = place(g[ORDER], now, n_data // batch)
     for j in range(t, size, threads):
         room[j] = q[r, j]
     for j in range(t, size * g[SLICES], threads):
         room[g[GRADIENT] + j] = F(0.0)
-    if g[ORDER] == _SHUFFLE:
-        make_keys(keys, t, threads, replica, now // per_epoch, seed[0], seed[1])
+    if drawn:
+        make_keys(keys, t, threads, replica, epoch, seed[0], seed[1])
     cuda.syncthreads()
     last = layers.shape[0] - 1
     total = 0.0
@@ -308,9 +310,9 @@ def tiny(  # type: ignore[no-untyped-def]
             at = first + i
             if at < batch:
                 row = at  # all rows in order
-                if g[ORDER] == _SHUFFLE:
-                    row = shuffled(keys, now % per_epoch * batch + at, n_data)
-                elif g[ORDER] != _FULL:
+                if drawn:
+                    row = shuffled(keys, turn * batch + at, n_data)
+                elif g[ORDER] == _REPLACEMENT:
                     row = replaced(at, replica, now, n_data, seed[0], seed[1])
             rows[i] = row
         cuda.syncthreads()
