@@ -360,62 +360,47 @@ def _work(version: int) -> Any:
                     return version
             if start > 0:
                 _await(t, address, start)
-            r, first, last, place, out = task, np.int64(0), chunks, me, t.out
+            # Chunks low <= c < high are computed, or gathered from slots; then blocks.
+            whole, gathers = t.mode == WHOLE, phase % 2 == 1 and phase > 0
+            r, low, high = task, np.int64(0), chunks
+            first, last, finishes = np.int64(0), t.blocks, whole
             if phase < 0:
-                last = first
-            elif phase % 2 == 1 and t.partial:
-                last = first
-                total = t.totals + size * t.padded_size * r
-                for s in range(here):
-                    part = t.parts + size * t.padded_size * (r * t.share + s)
-                    fresh = np.int64(1 if base + s == 0 else 0)
-                    call(t.plus, (total, part, t.padded_size, fresh), np.int64)
-                if base + here == chunks:
-                    q, out = t.q + size * t.size * r, out + size * t.size * r
-                    _unpad(t, layers, priors, total, q, out)
-            elif phase % 2 == 1:
-                r, b = task // t.blocks, task % t.blocks
-                last = first
-                out += size * t.size * r
+                high = low
+            elif gathers:
                 low, high = base, base + here
-                for c in range(low, high):
-                    slot = t.slots + size * t.length * (r * t.share + c - base)
+                finishes = high == chunks
+                if not t.partial:
+                    r, first = task // t.blocks, task % t.blocks
+                    last = first + 1
+            elif not whole:
+                each = here if t.mode == PIECES else chunks
+                r, low = task // each, base + task % each
+                high, last = low + 1, first
+            q, out = t.q + size * t.size * r, t.out + size * t.size * r
+            total = t.totals + size * t.padded_size * (r if gathers else me)
+            for c in range(low, high):
+                place = r * t.share + c - base if t.mode == PIECES else me
+                # Chunks that leave their gradients alone need no slot of their own.
+                slot = t.slots + size * t.length * (me if t.partial else place)
+                part = t.parts + size * t.padded_size * place
+                if not gathers:
+                    losses[r, c] = _chunk(t, layers, q, slot, own, me, r, c)
+                if t.partial and t.mode != ENERGIES:
+                    if not gathers:
+                        to = total if whole and c == 0 else part
+                        _partial(t, layers, slot, own, c, to)
+                    if gathers or (whole and c > 0):
+                        fresh = np.int64(1 if c == 0 else 0)
+                        call(t.plus, (total, part, t.padded_size, fresh), np.int64)
+                    continue
+                for b in range(first, last):
                     _weights(t, layers, blocks[b], slot, own, c, low, high, out)
-                if base + here == chunks:
-                    q = t.q + size * t.size * r
-                    l, k = blocks[b, 0], blocks[b, 1]
-                    _finish(t, layers, priors, l, k, blocks[b, 2], q, out)
-            elif t.mode == PIECES:
-                r, s = task // here, task % here
-                first = base + s
-                last, place = first + 1, r * t.share + s
-            elif t.mode == ENERGIES:
-                r, first = task // chunks, task % chunks
-                last = first + 1
-            q = t.q + size * t.size * r
-            # Where chunks leave no more than their gradients, workers keep their slots.
-            slot = t.slots + size * t.length * (me if t.partial else place)
-            part = t.parts + size * t.padded_size * place
-            total = t.totals + size * t.padded_size * me
-            gradient = t.out + size * t.size * r
-            for c in range(first, last):
-                losses[r, c] = _chunk(t, layers, q, slot, own, me, r, c)
-                if t.partial and t.mode == WHOLE and c == 0:
-                    _partial(t, layers, slot, own, c, total)
-                elif t.partial and t.mode != ENERGIES:
-                    _partial(t, layers, slot, own, c, part)
-                    if t.mode == WHOLE:
-                        no = np.int64(0)
-                        call(t.plus, (total, part, t.padded_size, no), np.int64)
-                elif t.mode == WHOLE:
-                    for b in range(t.blocks):
-                        block = blocks[b]
-                        _weights(t, layers, block, slot, own, c, 0, chunks, gradient)
-            if t.partial and t.mode == WHOLE:
-                _unpad(t, layers, priors, total, q, gradient)
-            elif t.mode == WHOLE:
-                for l in range(t.layers):
-                    _finish(t, layers, priors, l, 0, layers[l, IN], q, gradient)
+            if finishes and t.partial:
+                _unpad(t, layers, priors, total, q, out)
+            elif finishes:
+                for b in range(first, last):
+                    l, k, end = blocks[b, 0], blocks[b, 1], blocks[b, 2]
+                    _finish(t, layers, priors, l, k, end, q, out)
             if t.energies != 0 and (t.mode == WHOLE or phase < 0):
                 energies[r] = _energy(t, layers, priors, losses[r], q)
             take(address + _DONE)

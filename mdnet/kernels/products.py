@@ -176,11 +176,13 @@ def _dots(real: Any, version: int) -> Any:
     ) -> Any:
         for o in range(units):
             d = pointer(delta + o * stride * size, real)
-            for k in range(0, inputs, DOTS):
-                m = min(DOTS, inputs - k)
+            k = np.int64(0)
+            while k < inputs:
+                m = DOTS if inputs - k >= DOTS else 1
                 at = pointer(a + k * stride * size, real)
                 to = pointer(out + (o * row + k) * size, real)
                 tiles.dots(m, vectors, d, at, stride, to, fresh)
+                k += m
         return version
 
     return dots
@@ -276,10 +278,13 @@ def forward(
     bm: int,
 ) -> None:
     """Outputs ``z`` of one layer from inputs ``a``."""
-    s, step = t.stride, LONG if units == 1 else 2
-    for v in range(0, vectors, step):
-        n, at = min(step, vectors - v), v * VECTOR
+    s, v = t.stride, 0
+    while v < vectors:
+        n, at = min(2, vectors - v), v * VECTOR
+        if units == 1 and vectors - v >= LONG:
+            n = LONG
         _tiles(t, units, n, inputs, w, inputs, 1, a + at, s, z + at, s, FRESH, bias, bm)
+        v += n
 
 
 @_inline

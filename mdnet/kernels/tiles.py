@@ -292,7 +292,7 @@ def tile(
 ) -> Any:
     """Sum a tile of m <= HEIGHT rows by n <= 2 vectors over k < depth.
 
-    A single row may be as wide as n <= LONG.
+    A single row may also be LONG vectors wide.
 
     Row i of the tile is ``z[i zm ...]``; its numbers are ``w[i wm + k wk]`` and its
     start ``bias[i bm]``; vectors are ``a[k ak ...]``.  All four are pointers.
@@ -305,7 +305,7 @@ def tile(
         done = builder.append_basic_block("tiled")
         choice = builder.switch(shape, done)
         for rows in range(1, HEIGHT + 1):
-            for vectors in range(1, (LONG if rows == 1 else _WIDTH) + 1):
+            for vectors in (1, _WIDTH, LONG) if rows == 1 else (1, _WIDTH):
                 block = builder.append_basic_block(f"tile_{rows}_{vectors}")
                 choice.add_case(_word((LONG + 1) * rows + vectors), block)
                 with builder.goto_block(block):
@@ -321,7 +321,7 @@ def tile(
 def dots(
     typingctx: Any, m: Any, vectors: Any, d: Any, a: Any, am: Any, out: Any, fresh: Any
 ) -> Any:
-    """Add m <= DOTS sums over whole vectors to ``out``; forget it if ``fresh`` is 1.
+    """Add m = 1 or DOTS sums over whole vectors to ``out``; forget it if ``fresh``.
 
     Sum i is that of ``d[j] a[i am + j]``; the three are pointers.
     """
@@ -331,7 +331,7 @@ def dots(
         real = context.get_data_type(signature.args[2].dtype)
         done = builder.append_basic_block("summed")
         choice = builder.switch(m, done)
-        for rows in range(1, DOTS + 1):
+        for rows in (1, DOTS):
             block = builder.append_basic_block(f"dots_{rows}")
             choice.add_case(_word(rows), block)
             with builder.goto_block(block):
