@@ -11,6 +11,7 @@ if not __name__.startswith("mdnet."):
 from mdnet.integrators.adaptive_langevin import SGNHT, CCAdL
 from mdnet.integrators.catalog import CATALOG, Entry, table
 from mdnet.integrators.constraints import Constrained
+from mdnet.integrators.ensemble import EnsembleQuasiNewton
 from mdnet.integrators.hamiltonian import (
     Leapfrog,
     Omelyan4,
@@ -19,9 +20,10 @@ from mdnet.integrators.hamiltonian import (
     Yoshida4,
 )
 from mdnet.integrators.hmc import GHMC, HMC, MALA, MCLMC, NUTS, RandomWalkMetropolis
+from mdnet.integrators.isokinetic import Isokinetic
 from mdnet.integrators.langevin import ABOBA, BAO, BAOA, BAOAB, OABAO, OBABO
 from mdnet.integrators.multistep import RESPA
-from mdnet.integrators.noise_matched import SGHMC
+from mdnet.integrators.noise_matched import SGHMC, NoiseMatched
 from mdnet.integrators.nose_hoover import NoseHoover
 from mdnet.integrators.scheme import Scheme, parse
 from mdnet.integrators.simulated_tempering import SimulatedTempering
@@ -60,9 +62,12 @@ __all__ = [
     "UBU",
     "CCAdL",
     "Constrained",
+    "EnsembleQuasiNewton",
     "Entry",
+    "Isokinetic",
     "Leapfrog",
     "LeimkuhlerMatthews",
+    "NoiseMatched",
     "NoseHoover",
     "Omelyan4",
     "PositionVerlet",

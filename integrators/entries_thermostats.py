@@ -13,8 +13,10 @@ from mdnet.integrators import (
     tempering,
 )
 from mdnet.integrators.adaptive_langevin import SGNHT, CCAdL
+from mdnet.integrators.ensemble import EnsembleQuasiNewton
 from mdnet.integrators.entry import VERLET, Entry
-from mdnet.integrators.noise_matched import SGHMC
+from mdnet.integrators.isokinetic import Isokinetic
+from mdnet.integrators.noise_matched import SGHMC, NoiseMatched
 from mdnet.integrators.nose_hoover import NoseHoover
 from mdnet.integrators.velocity_rescaling import StochasticVelocityRescaling
 
@@ -24,6 +26,7 @@ _THERMOSTAT = "Thermostats"
 _NOISE = "Thermostats for gradient noise"
 _METROPOLIS = "Metropolised: exact at any step"
 _TEMPERING = "Tempering"
+_ENSEMBLE = "Preconditioned by other replicas"
 _SPECIAL = "Surfaces and several time steps"
 _REFUSED = "refused: the test needs the energy of all data"
 _NO_LIMIT = "any step; a large one is rejected"
@@ -35,6 +38,10 @@ def _replica_exchange(dt: Any) -> Any:
 
 def _simulated_tempering(dt: Any) -> Any:
     return simulated_tempering.SimulatedTempering(langevin.BAOAB(dt), (1.0, 1.5))
+
+
+def _ensemble(dt: Any) -> Any:
+    return EnsembleQuasiNewton(dt, floor=1.0)
 
 
 def _respa(dt: Any) -> Any:
@@ -74,6 +81,19 @@ ENTRIES: tuple[Entry, ...] = (
         limit=2.0,
     ),
     Entry(
+        name="Isokinetic",
+        family=_THERMOSTAT,
+        word="BAOAB",
+        make=Isokinetic,
+        flow="Gauss's constraint: kicks turn momenta of a kinetic energy that stays",
+        samples="the canonical law of the weights to O(h^2); K = (d - 1)T/2 exactly; "
+        "conserves U plus the work of the kicks to O(h^2)",
+        force_calls=1,
+        stability="any step; accurate for h omega < 1",
+        noise="biases it, as other deterministic motion",
+        references=("evans1983", "zhang1997", "minary2003"),
+    ),
+    Entry(
         name="SGHMC",
         family=_NOISE,
         word="BAOAB",
@@ -87,11 +107,23 @@ ENTRIES: tuple[Entry, ...] = (
         limit=2.0,
     ),
     Entry(
-        name="SGNHT",
+        name="NoiseMatched",
         family=_NOISE,
         word="BAOAB",
+        make=NoiseMatched,
+        flow="SGHMC with masses, found in a warm-up, at which no noise is unmatched",
+        samples="as BAOAB at these masses, given the estimate of the noise",
+        force_calls=1,
+        stability="h omega < 2 at the masses found",
+        noise="absorbed a weight at a time, where independent",
+        references=("chen2014",),
+    ),
+    Entry(
+        name="SGNHT",
+        family=_NOISE,
+        word="BANDNAB",
         make=SGNHT,
-        flow="BADODAB: a friction xi that drifts until the kinetic energy is right",
+        flow="a friction xi that drifts until the kinetic energy is right (BADODAB)",
         samples="as BAOAB; <xi> rises by hC/2T",
         force_calls=1,
         stability=VERLET,
@@ -102,7 +134,7 @@ ENTRIES: tuple[Entry, ...] = (
     Entry(
         name="CCAdL",
         family=_NOISE,
-        word="BAOAB",
+        word="BANDNAB",
         make=CCAdL,
         flow="SGNHT with the measured covariance of the noise damped away beside it",
         samples="as BAOAB, given the estimate of the covariance",
@@ -193,8 +225,15 @@ ENTRIES: tuple[Entry, ...] = (
         samples="every temperature's law, as the integrator inside samples it",
         force_calls=1,
         stability="as inside",
-        noise="as inside; swaps use the energy of all data",
-        references=("swendsen1986", "hukushima1996", "sugita1999"),
+        noise="as inside; swaps use the energy of all data, or, with batches=, that of "
+        "minibatches less a penalty",
+        references=(
+            "swendsen1986",
+            "hukushima1996",
+            "sugita1999",
+            "ceperley1999",
+            "deng2020",
+        ),
     ),
     Entry(
         name="SimulatedTempering of BAOAB",
@@ -205,8 +244,20 @@ ENTRIES: tuple[Entry, ...] = (
         samples="every temperature's law, as the integrator inside samples it",
         force_calls=1,
         stability="as inside",
-        noise="as inside; moves use the energy of all data",
+        noise="as inside; moves use the energy of all data, or of minibatches",
         references=("marinari1992",),
+    ),
+    Entry(
+        name="EnsembleQuasiNewton",
+        family=_ENSEMBLE,
+        word="BAOAB",
+        make=_ensemble,
+        flow="BAOAB in coordinates whitened by half of the replicas, which rest for it",
+        samples="as BAOAB in these coordinates: exact configurations of Gaussians",
+        force_calls=1,
+        stability="h < about 1, in units of the Gaussian that the replicas fill",
+        noise="T + hC/2g, with C in whitened coordinates",
+        references=("leimkuhler2018",),
     ),
     Entry(
         name="BAOAB on surfaces",

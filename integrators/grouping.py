@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from mdnet import random, schedules
 from mdnet.errors import SchemeError
+from mdnet.integrators import baths
 from mdnet.integrators.baths import PerTensor
 from mdnet.integrators.companion import CALL, Companion, Context
 from mdnet.integrators.letters import CODES
@@ -61,18 +62,25 @@ def check_groups(groups: Any, known: tuple[str, ...] = GROUPS) -> None:
         )
 
 
-def check_plain(integrator: Any) -> None:
-    """Refuse what thermostats do not know: values by tensor, and frozen weights."""
+def check_plain(integrator: Any, holds: bool = False) -> None:
+    """Refuse values by tensor and, but for those that can hold some, frozen weights."""
     for name in integrator.SCALARS:
         if isinstance(getattr(integrator, name), PerTensor):
             raise SchemeError(
                 f"{name}: {integrator.name} takes one value, not one a tensor; "
                 "integrators.BAOAB takes a mapping"
             )
-    if len(integrator.frozen):
+    if not len(integrator.frozen):
+        return
+    if not holds:
         raise SchemeError(
             f"frozen={integrator.frozen!r}: {integrator.name} moves all weights; "
             "integrators.BAOAB can hold some"
+        )
+    if getattr(integrator, "groups", "") == "parameter":
+        raise SchemeError(
+            f"frozen={integrator.frozen!r}: {integrator.name} with groups='parameter' "
+            "moves all weights; take groups='all' or 'layer'"
         )
 
 
@@ -94,32 +102,26 @@ def above_zero(name: str, temperature: Any) -> Any:
     return temperature
 
 
-def bounds(groups: str, layout: Layout) -> npt.NDArray[np.int64] | None:
-    """Where groups with coefficients of their own begin: tensors, or None."""
+def bounds(
+    groups: str, layout: Layout, free: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.int64] | None:
+    """Where groups with coefficients of their own begin: tensors, or None.
+
+    Tensors that do not move at all, by ``free`` (D,), belong to a neighbour's group.
+    """
     if groups != "layer":
         return None
-    stops = [part.stop for part, _ in layout.values()]
-    return np.array([0, *stops], np.int64)
+    stops = [part.stop for part, _ in layout.values() if free[part].any()]
+    return np.array([0, *stops[:-1], free.size], np.int64)
 
 
-def with_calls(sequence: _Sequence, after: bool) -> _Sequence:
-    """Put call 0 before each bath of a sequence and, if asked, call 1 behind it.
-
-    The second stands behind the drift that follows, which does not change momenta, so
-    that bath and drift stay one launch.
-    """
+def with_calls(sequence: _Sequence) -> _Sequence:
+    """Put call 0 before each bath of a sequence."""
     out: list[tuple[int, int, int]] = []
-    pending = False
     for item in sequence:
-        if pending and item[0] != CODES["A"]:
-            out.append((CALL, 1, 0))
-            pending = False
         if item[0] == CODES["O"]:
             out.append((CALL, 0, 0))
-            pending = after
         out.append(item)
-    if pending:
-        out.append((CALL, 1, 0))
     return tuple(out)
 
 
@@ -131,6 +133,8 @@ def describe(integrator: Any, kind: str) -> dict[str, Any]:
         for f in fields(integrator)
         if f.name not in base
     }
+    if len(integrator.frozen):
+        given["frozen"] = baths.describe(integrator.frozen)
     return {"kind": kind, **given}
 
 
@@ -138,8 +142,9 @@ def remake(kind: Any) -> Any:
     """How an integrator of class ``kind`` is made again from what `describe` gave."""
 
     def make(record: dict[str, Any]) -> Any:
-        read = schedules.from_description
-        return kind(**{k: read(v) for k, v in record.items() if k != "kind"})
+        given = {k: v for k, v in record.items() if k not in ("kind", "frozen")}
+        read = {k: schedules.from_description(v) for k, v in given.items()}
+        return kind(**read, frozen=baths.read(record.get("frozen", [])))
 
     return make
 
@@ -172,20 +177,24 @@ class Bath(Rows):
     bath : (R, G, 2) float64
         (c, s) of each group, on the device; the identity at first.
     dof : (G,) float64
-        Parameters of each group, on the device.
+        Parameters of each group that move, on the device.
     """
 
     def __init__(self, integrator: Any, context: Context) -> None:
         super().__init__(integrator, context)
         backend, engine = context.backend, context.engine
         groups = backend.to_host(engine.groups)
-        sizes = np.diff(backend.to_host(engine.edges))
+        free = integrator.free(context.layout).astype(np.float64)
+        sizes = np.add.reduceat(free, backend.to_host(engine.edges)[:-1])
         self.dof = backend.asarray(np.bincount(groups, sizes), np.float64)
         self.bath = backend.zeros((self.replicas, self.dof.size, 2), np.float64)
         self.bath[..., 0] = 1
         letters = [letter for letter, _ in integrator.scheme.operations]
-        self._column = letters.index("O")
+        self._column = letters.index("D" if "D" in letters else "O")
         self._table: Array = None
+
+    def settled(self) -> None:
+        """Put right what a bath did to momenta, before they are looked at again."""
 
     def coefficients(self, step: int) -> Array:
         """Coefficients of the word, with those of the bath in their place."""

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from mdnet.errors import SchemeError
 from mdnet.integrators.nuts import DEEPEST
@@ -43,7 +43,7 @@ def HMC(
     warmup: int | None = None,
     mass: Any = 1.0,
     jitter: float = 0.0,
-    adapt_mass: bool = False,
+    adapt_mass: bool | Literal["dense"] = False,
     shared: bool = False,
     frozen: Any = (),
 ) -> Splitting:
@@ -66,13 +66,15 @@ def HMC(
     warmup : int, optional
         Steps of the warm-up; 500 if there is a target.  They count as steps of the
         run: leave them out of averages.
-    mass : float or (D,) array
+    mass : float, (D,) or (D, D) array
+        A matrix whitens momenta: see `mdnet.integrators.metric`.
     jitter : float in [0, 1)
         Lengths are drawn uniformly from (1 - jitter) steps to (1 + jitter) steps,
         one for all replicas, so that no oscillation returns where it was each time.
-    adapt_mass : bool
+    adapt_mass : bool or "dense"
         Set masses to T / variance of each parameter over steps and replicas of the
-        warm-up.  Replicas then depend on each other during it.
+        warm-up, or to T times the inverse of their covariance (which takes D^2
+        numbers).  Replicas then depend on each other during it.
     shared : bool
         Tune one ``dt`` for all replicas rather than one each.
     frozen : sequence of str or (D,) booleans
@@ -129,7 +131,7 @@ def NUTS(
     warmup: int | None = None,
     mass: Any = 1.0,
     max_depth: int = 10,
-    adapt_mass: bool = False,
+    adapt_mass: bool | Literal["dense"] = False,
     shared: bool = False,
     frozen: Any = (),
 ) -> Splitting:

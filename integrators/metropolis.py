@@ -34,8 +34,15 @@ from mdnet.errors import PotentialError, SchemeError
 from mdnet.integrators import baths
 from mdnet.integrators.companion import Companion, Context
 from mdnet.integrators.draws import Uniforms
+from mdnet.integrators.metric import FIRST, Flow, dense_flow, initial_root
 from mdnet.integrators.microcanonical import PROJECT, Sphere
-from mdnet.integrators.tuning import StepTuner, Variances, windows
+from mdnet.integrators.tuning import (
+    Covariances,
+    StepTuner,
+    Variances,
+    set_masses,
+    windows,
+)
 from mdnet.typing import Array
 
 __all__ = ["Judge", "Tested", "exact_energies"]
@@ -98,7 +105,11 @@ class Tested(Companion):
         self._blocks = Uniforms(context.backend, context.seed, replicas, _BLOCK)
         self._baths = baths.Baths(self, context) if integrator.grouped else None
         self._dt: StepTuner | None = None
-        self._variances: Variances | None = None
+        self._variances: Variances | Covariances | None = None
+        self._flow: Flow | None = None
+        if integrator.dense:
+            self._root = initial_root(integrator, context)
+            self._flow = dense_flow(integrator, context, self._root, self.lengths)
         self.steady = not tuning.block
         if tuning.block and self._baths is not None:
             raise SchemeError(
@@ -123,10 +134,14 @@ class Tested(Companion):
         self.variables |= self._dt.variables
         self._learning = windows(tuning.warmup)
         if tuning.masses:
-            self._variances = Variances(context.backend.xp, context.state.size)
+            kind = Covariances if tuning.masses == "dense" else Variances
+            self._variances = kind(context.backend.xp, context.state.size)
             self.variables |= self._variances.variables
-            # The very array that the kernels use: a restart fills it in place.
-            self.variables["inverse_mass"] = context.inverse_mass
+            # The very arrays that are used: a restart fills them in place.
+            if tuning.masses == "dense":
+                self.variables["mass_root"] = self._root
+            else:
+                self.variables["inverse_mass"] = context.inverse_mass
 
     # --- what the integrator is to `Baths`, which masks what is frozen -----------
 
@@ -159,6 +174,18 @@ class Tested(Companion):
 
     def coefficients(self, step: int) -> npt.NDArray[np.float64] | None:
         """Coefficients (n, R, G, 2), where the integrator's own will not do."""
+        if self._flow is not None:
+            return self._flow.without(self.lengths(step))
+        return self._present(step)
+
+    def lengths(self, step: int) -> npt.NDArray[np.float64]:
+        """Coefficients (n, R, ...) of all letters, kicks and drifts too."""
+        table = self._present(step)
+        if table is None:
+            table = self._integrator.coefficients(step, self.context.state.replicas)
+        return np.asarray(table)
+
+    def _present(self, step: int) -> npt.NDArray[np.float64] | None:
         if self._baths is not None:
             return self._baths.coefficients(step)
         if self._dt is None and not self._tuning.block:
@@ -183,6 +210,8 @@ class Tested(Companion):
     def started(self) -> None:
         """The energy must be found again."""
         self.variables["energy_known"][0] = 0
+        if self._flow is not None:
+            self._flow.forget()
         if self._baths is not None:
             self._baths.started()
 
@@ -198,6 +227,8 @@ class Tested(Companion):
     def potential_changed(self) -> None:
         """The energy must be found again."""
         self.variables["energy_known"][0] = 0
+        if self._flow is not None:
+            self._flow.forget()
 
     def _know_energy(self) -> None:
         """Evaluate U of the present positions, unless it is known."""
@@ -234,21 +265,22 @@ class Tested(Companion):
         if step + 1 == tuning.warmup:
             tuner.finish()
         self.changed = True
+        if self._flow is not None:
+            self._flow.forget()
 
     def _set_masses(self, inverse: Array) -> float:
-        """Give every parameter its mass; returns by how much ``dt`` may grow.
+        """Give every parameter its mass, or all a matrix; by how much ``dt`` may grow.
 
         That is the ratio of the largest frequencies before and after, were the
         parameters independent.  Momenta keep their kinetic energy.
         """
-        context, xp = self.context, self.context.backend.xp
-        ratio = context.inverse_mass / inverse
-        momenta, sums = context.state.momenta, context.state.sums
-        momenta *= xp.sqrt(ratio).astype(momenta.dtype)
-        context.inverse_mass[...] = inverse
-        before = sums[0].copy()
-        context.engine.kinetic(momenta, sums[0])
-        sums[2] += 0.5 * (sums[0] - before)
+        xp = self.context.backend.xp
+        if inverse.ndim == 2:  # whitened momenta stay as they are
+            factor = xp.linalg.cholesky(inverse)
+            between = xp.linalg.solve(factor, self._root.astype(np.float64))
+            self._root[...] = factor
+            return float(xp.linalg.norm(between, 2))
+        ratio = set_masses(self.context, inverse)
         return float(xp.sqrt(ratio.max()))
 
     def scalars(self) -> dict[str, npt.NDArray[np.float64]]:
@@ -296,7 +328,9 @@ class Judge(Tested):
 
     def call(self, index: int, step: int) -> None:
         """Put the state aside (even ``index``), or test what became of it (odd)."""
-        if self._sphere is not None and index >= PROJECT:
+        if self._flow is not None and index >= FIRST:
+            self._flow.call(index, step)
+        elif self._sphere is not None and index >= PROJECT:
             self._sphere.call(index, step)
         elif index % 2 == 0:
             self._open()
@@ -344,6 +378,8 @@ class Judge(Tested):
         for now, saved in zip(self._kept, self._saved, strict=True):
             xp.copyto(now, saved, where=reject[:, None])
         xp.copyto(state.sums, self._sums, where=reject[None, :, None])
+        if self._flow is not None:
+            self._flow.renew()
 
     def _work(self) -> Array:
         """Energy error W of what happened in the braces, (R,)."""

@@ -19,6 +19,9 @@ turns the direction now and then.  A kick of length t is solved exactly: with
 stays; U plus the kick work is conserved up to the error of the splitting, and the
 shadow work of the ledger is that error.
 
+Isokinetic dynamics (`mdnet.integrators.isokinetic`) are the same motion with
+:math:`r^2 = (d - 1)\,T`, where the factor d/(d - 1) of the force goes away.
+
 References
 ----------
 J. Robnik, G. B. De Luca, E. Silverstein, U. Seljak, J. Mach. Learn. Res. 24, 1
@@ -80,8 +83,12 @@ class Sphere:
                 "frozen weights; take HMC or BAOAB for these"
             )
         self._integrator, self._context = integrator, context
+        # Twice the kinetic energy over T.
+        self._weight = size - (integrator.sphere == "isokinetic")
         self._given = coefficients
         self._lengths: dict[int, Array] = {}
+        self._compiled = context.backend.name == "cpu"
+        self._sums = np.zeros((2, context.state.replicas))
 
     def forget(self) -> None:
         """Ask for coefficients anew: the step has changed."""
@@ -113,7 +120,7 @@ class Sphere:
         """Put momenta on the sphere; what they lose or gain is heat."""
         state, engine = self._context.state, self._context.engine
         xp = self._context.backend.xp
-        radius = state.size * self._temperature(step)
+        radius = self._weight * self._temperature(step)
         before = state.sums[0].copy()
         factor = xp.sqrt(radius / before.sum(axis=1))
         state.momenta *= factor.astype(state.momenta.dtype)[:, None]
@@ -121,24 +128,43 @@ class Sphere:
         xp.copyto(state.sums[1], state.sums[0])
         state.sums[2] += 0.5 * (state.sums[0] - before)
 
+    def _products(self, F: Array, p: Array, inverse: Array) -> tuple[Array, Array]:
+        """Sums of F^2/m and of F p/m, (R,) each."""
+        if self._compiled:
+            from mdnet.kernels.surfaces import products
+
+            products(F, p, inverse, self._sums)
+            return self._sums[0], self._sums[1]
+        xp, moved = self._context.backend.xp, F * inverse
+        return xp.sum(moved * F, axis=1), xp.sum(moved * p, axis=1)
+
+    def _turn(self, p: Array, F: Array, keep: Array, push: Array) -> None:
+        """Make p keep p + push F."""
+        if self._compiled:
+            from mdnet.kernels.surfaces import turn
+
+            turn(p, F, keep, push)
+            return
+        p *= keep.astype(p.dtype)[:, None]
+        p += push.astype(p.dtype)[:, None] * F
+
     def _kick(self, column: int, step: int) -> None:
         state, xp = self._context.state, self._context.backend.xp
         p, F = state.momenta, state.forces
         d, T, inverse = state.size, self._temperature(step), self._context.inverse_mass
         with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
-            moved = F * inverse
-            g = xp.sqrt(xp.sum(moved * F, axis=1))
-            r = xp.sqrt(d * T)
+            square, along = self._products(F, p, inverse)
+            g = xp.sqrt(square)
+            r = xp.sqrt(self._weight * T)
             # No force, no turn: any direction will do.
             r_over_g = xp.where(g > 0, r / g, 0.0)
-            c = xp.sum(moved * p, axis=1) * r_over_g / (r * r)
+            c = along * r_over_g / (r * r)
             delta = self._length(column, step) * r * g / ((d - 1) * T)
             zeta = xp.exp(-delta)
             below = 1 + zeta**2 + c * (1 - zeta**2)
             keep = 2 * zeta / below
             push = r_over_g * (1 - zeta) * (1 + zeta + c * (1 - zeta)) / below
-            p *= keep.astype(p.dtype)[:, None]
-            p += push.astype(p.dtype)[:, None] * F
+            self._turn(p, F, keep, push)
             inner = 0.5 * (1 + c + (1 - c) * zeta**2)
             work = (d - 1) * T * (delta + xp.log(inner))
         # Of all parameters together: it has no place of its own.
@@ -151,6 +177,7 @@ class Microcanonical(Companion):
 
     def __init__(self, integrator: Any, context: Context) -> None:
         super().__init__(context)
+        self._integrator = integrator
         self._sphere = Sphere(integrator, context, lambda _: None)
 
     def call(self, index: int, step: int) -> None:

@@ -27,8 +27,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mdnet.errors import SchemeError
-from mdnet.integrators import grouping
-from mdnet.integrators.companion import Context
+from mdnet.integrators import grouping, holding
+from mdnet.integrators.companion import Companion, Context
 from mdnet.integrators.splitting import KINDS, Splitting
 from mdnet.kernels import thermostat_arrays
 from mdnet.typing import Array, Layout
@@ -94,7 +94,7 @@ class NoseHooverChain(Splitting):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        grouping.check_plain(self)
+        grouping.check_plain(self, holds=True)
         grouping.check_groups(self.groups)
         grouping.check_counts(self, "chain", "substeps")
         suzuki_yoshida(self.stages)
@@ -111,15 +111,16 @@ class NoseHooverChain(Splitting):
 
     def operations(self) -> tuple[tuple[int, int, int], ...]:
         """Sequence of a step, with a call before its bath."""
-        return grouping.with_calls(super().operations(), after=False)
+        calls = grouping.with_calls(super().operations())
+        return holding.with_holds(self, calls)
 
     def bounds(self, layout: Layout) -> npt.NDArray[np.int64] | None:
         """Where groups begin."""
-        return grouping.bounds(self.groups, layout)
+        return grouping.bounds(self.groups, layout, self.free(layout))
 
-    def bind(self, context: Context) -> grouping.Bath:
+    def bind(self, context: Context) -> Companion:
         """Return what moves the chains."""
-        return _Chains(self, context)
+        return holding.hold(self, context, _Chains(self, context))
 
     def conserved(self, state: State) -> npt.NDArray[np.float64]:
         """H' of each replica, (R,): U, K and the energy of the chains."""
@@ -259,6 +260,7 @@ def NoseHoover(
     mass: Any = 1.0,
     stages: int = 1,
     substeps: int = 1,
+    frozen: Any = (),
 ) -> NoseHooverChain:
     r"""Nose-Hoover chains: deterministic, time-reversible canonical dynamics.
 
@@ -285,6 +287,8 @@ def NoseHoover(
         Suzuki-Yoshida stages of the thermostat's flow in a step.
     substeps : int
         Repeats of these stages in a step.
+    frozen : names of tensors or (D,) bool
+        Weights that never move; not with ``groups="parameter"``.
 
     Raises
     ------
@@ -312,4 +316,5 @@ def NoseHoover(
         groups=groups,
         stages=stages,
         substeps=substeps,
+        frozen=frozen,
     )

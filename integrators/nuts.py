@@ -85,6 +85,8 @@ class Tree(Tested):
         if index == 0:
             self._know_energy()
             return
+        if index != 1:  # what the loop, which does not run, would call
+            return
         with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
             self._build(step)
         self._tune(step)
@@ -147,9 +149,8 @@ class Tree(Tested):
 
     def _leapfrog(self, step: int) -> np.ndarray[Any, Any]:
         """Coefficients (2, R, G, 2) of half a kick and a drift forwards."""
-        table = self.coefficients(step)
-        if table is None:
-            table = self._integrator.coefficients(step, self.context.state.replicas)
+        table = self.lengths(step)
+        if table.ndim == 3:
             table = table[:, :, None]
         groups = self.context.engine.group_count
         table = table[self._columns]
@@ -177,6 +178,8 @@ class Tree(Tested):
         sign *= context.backend.to_host(growing)
         table = context.backend.asarray(self._table[None] * sign[:, None, None])
         kick = context.backend.asarray(table[:, :1])
+        # Of kick and drift, (R, 2, 1), where momenta are whitened.
+        lengths = table[0, :, :, 0, :1].swapaxes(0, 1).astype(state.momenta.dtype)
         thresholds = xp.log(
             xp.asarray(
                 random.uniforms(
@@ -189,11 +192,20 @@ class Tree(Tested):
         self._part[...] = 0
         call = step * self._integrator.scheme.force_calls + 2**depth
         for n in range(2**depth):
-            engine.advance(self._before, *self._now, table, self._sums, step)
+            if self._flow is None:
+                engine.advance(self._before, *self._now, table, self._sums, step)
+            else:
+                self._flow.renew()
+                self._flow.kick(lengths[:, 0], self._sums)
+                self._flow.drift(lengths[:, 1])
             context.evaluator.forces(
                 state.positions, state.forces, call + n, self.energy
             )
-            engine.advance(self._after, *self._now, kick, self._sums, step)
+            if self._flow is None:
+                engine.advance(self._after, *self._now, kick, self._sums, step)
+            else:
+                self._flow.renew()
+                self._flow.kick(lengths[:, 0], self._sums)
             change = self.energy + 0.5 * self._sums[0].sum(axis=1) - self._start
             log = -change / self._temperature
             self._steps += building

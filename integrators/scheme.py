@@ -6,7 +6,7 @@ calls, symmetry, order, where temperature is read) is derived from the table.
 
 Braces hold what a Metropolis test accepts or takes back, "O { B A B } O"; brackets
 inside them a part that runs several times, "O { [B A B]^10 }", each turn over the
-whole step length.
+whole step length.  M closes a test of all since the last bath: "O B A B M".
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
 from mdnet.errors import SchemeError
 from mdnet.integrators.letters import ALPHABET
 
-__all__ = ["FORCE", "MARKS", "Operation", "Scheme", "parse"]
+__all__ = ["FORCE", "MARKS", "Operation", "Scheme", "adaptive", "parse"]
 
 Operation = tuple[str, float]
 FORCE = "F"
@@ -77,7 +77,7 @@ class Scheme:
     @property
     def stochastic(self) -> bool:
         """Whether the word has a bath."""
-        return "O" in self.word
+        return "O" in self.word or "D" in self.word
 
     @cached_property
     def sequence(self) -> tuple[Operation, ...]:
@@ -200,8 +200,9 @@ def parse(word: str | Iterable[Operation]) -> Scheme:
     ----------
     word : str or iterable of (str, float)
         "BAOAB" (spaces allowed), the printed form "A(0.25) B(0.5) ...", or a table;
-        with a Metropolis test "O { B A B }", and with a repeated part in it
-        "O { [B A B]^10 }".
+        with a Metropolis test "O { B A B }" (or "O B A B M"), and with a repeated part
+        in it "O { [B A B]^10 }".  "B A D O D A B", the published name of a word whose
+        friction D moves and O uses, is read as "B A N D N A B".
 
     Raises
     ------
@@ -219,7 +220,7 @@ def parse(word: str | Iterable[Operation]) -> Scheme:
     if isinstance(word, str):
         operations = _parse_text(word)
     else:
-        operations = [_checked(item) for item in word]
+        operations = [_checked(item) for item in _rewritten(list(word))]
     merged: list[Operation] = []
     for letter, share in operations:
         if merged and letter == merged[-1][0] and letter not in MARKS:
@@ -233,6 +234,11 @@ def parse(word: str | Iterable[Operation]) -> Scheme:
                 f"word={word!r} has no {needed}: nothing would move; a step needs at "
                 'least one drift "A" and one kick "B", as in "BAB" or "BAOAB"'
             )
+    if ("N" in letters) != ("D" in letters):
+        raise SchemeError(
+            f"word={word!r}: N moves the friction that D uses, and one is of no use "
+            'without the other; take "BANDNAB", or O for a friction that stays'
+        )
     _check_marks(merged, word)
     totals: dict[tuple[bool, str], list[float]] = {}
     for looped, (letter, share) in zip(_looped(merged), merged, strict=True):
@@ -246,6 +252,40 @@ def parse(word: str | Iterable[Operation]) -> Scheme:
                 "expected 1; scale them so that every letter makes one whole step"
             )
     return Scheme(tuple(merged))
+
+
+def adaptive(word: Any) -> bool:
+    """Whether a word, not yet parsed, has the letters N or D."""
+    if not isinstance(word, (str, list, tuple)):
+        return False
+    letters = {item[0] for item in word if isinstance(item, (str, tuple)) and item}
+    return not letters.isdisjoint({"N", "D"})
+
+
+def _rewritten(operations: list[Any]) -> list[Any]:
+    """Operations with braces for M, and with N and D for the published D and O.
+
+    What is no pair with a letter is left for others to refuse.
+    """
+    letters = [str(item[0]) if isinstance(item, tuple) and item else "" for item
+               in operations]  # fmt: skip
+    if "D" in letters and "O" in letters and "N" not in letters:
+        other = {"D": "N", "O": "D"}
+        operations = [
+            (other.get(letter, letter), *item[1:]) if letter else item
+            for letter, item in zip(letters, operations, strict=True)
+        ]
+    out: list[Any] = []
+    start = 0
+    for letter, item in zip(letters, operations, strict=True):
+        if letter == "M":
+            out.insert(start, ("{", 0.0))
+            out.append(("}", 0.0))
+        else:
+            out.append(item)
+        if letter in ("O", "M", "}"):
+            start = len(out)
+    return out
 
 
 def _looped(operations: Iterable[tuple[str, object]]) -> list[bool]:
@@ -324,14 +364,14 @@ def _known(letter: object, word: object) -> None:
 
 
 def _parse_text(text: str) -> list[Operation]:
-    symbols = _symbols(text)
+    symbols = _rewritten(_symbols(text))
     if not symbols:
         raise SchemeError('word="" is empty; try "BAOAB"')
     if any(share is not None for letter, share in symbols if letter not in MARKS):
         for letter, share in symbols:
             if share is None:
                 raise SchemeError(f"cannot read {letter!r} in word {text!r}: no share")
-        return [_checked(symbol) for symbol in symbols]  # type: ignore[arg-type]
+        return [_checked(symbol) for symbol in symbols]
     for letter, _ in symbols:
         if letter not in MARKS:
             _known(letter, text)

@@ -36,7 +36,7 @@ class SimulatedTempering(ReplicaExchange):
 
     Parameters
     ----------
-    integrator, temperatures, every
+    integrator, temperatures, every, batches
         As `ReplicaExchange`; any number of replicas, the r-th begins at r mod K.
     adapt : int
         Steps at the start in which the weights are learned from all replicas, so
@@ -85,6 +85,7 @@ def _wandering(record: dict[str, Any]) -> SimulatedTempering:
         record["every"],
         record["adapt"],
         np.array(record["weights"]),
+        batches=record["batches"],
     )
 
 
@@ -114,7 +115,8 @@ class Wandering(Exchange):
         v = self.variables
         rung, top, g = v["rung"], v["ladder"].size - 1, v["weights"]
         replicas = np.arange(rung.size)
-        energy = np.asarray(self.context.state.potential_energy(), np.float64)
+        energy = self._energies(step)
+        self._energy = energy.mean(0)
         drawn = random.uniforms(
             self.context.seed, replicas, step, random.STREAM_TEMPERING, 2
         )
@@ -122,11 +124,15 @@ class Wandering(Exchange):
         exists = (goal >= 0) & (goal <= top)
         goal = np.clip(goal, 0, top)
         beta = 1 / v["ladder"]
-        gain = (beta[rung] - beta[goal]) * energy + g[goal] - g[rung]
-        accepted = exists & (np.log(drawn[:, 1]) < gain)
         pair = np.minimum(rung, goal)[exists]
-        v["attempts"][replicas[exists], pair] += 1
-        v["accepts"][replicas[exists], pair] += accepted[exists]
+        moving = replicas[exists]
+        there, here = goal[exists], rung[exists]
+        ratios = (beta[here] - beta[there]) * energy[:, exists] + g[there] - g[here]
+        accepted = np.zeros(rung.size, np.bool_)
+        gain = self._gain(ratios, moving, pair)
+        accepted[exists] = np.log(drawn[exists, 1]) < gain
+        v["attempts"][moving, pair] += 1
+        v["accepts"][moving, pair] += accepted[exists]
         rung[accepted] = goal[accepted]
         self._count_trips()
 
@@ -137,8 +143,7 @@ class Wandering(Exchange):
         """
         del last
         v = self.variables
-        energy = np.asarray(self.context.state.potential_energy(), np.float64)
-        exponent = v["weights"] - energy[:, None] / v["ladder"]
+        exponent = v["weights"] - self._energy[:, None] / v["ladder"]
         share = np.exp(exponent - exponent.max(1, keepdims=True))
         share /= share.sum(1, keepdims=True)
         v["weights"] -= share.mean(0) * share.shape[1] / turn

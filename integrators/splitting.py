@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from mdnet import observables, schedules
 from mdnet.errors import SchemeError
-from mdnet.integrators import baths, microcanonical, rules
+from mdnet.integrators import baths, metric, microcanonical, rules
 from mdnet.integrators import scheme as _scheme
 from mdnet.integrators.companion import CALL, CLOSE, LOOP, Companion, Context
 from mdnet.integrators.companion import FORCE as FORCE_CALL
@@ -45,7 +45,8 @@ class Splitting:
     word : str or table of (letter, share)
         "BAOAB", "OBABO", ... over the alphabet A (drift), B (kick), O (bath), or
         explicit shares; "O { B A B } O" tests what is in braces, and
-        "O { [B A B]^10 }" repeats what is in brackets.
+        "O { [B A B]^10 }" repeats what is in brackets.  Words with N and D, as
+        "BANDNAB", take the parameters of `mdnet.integrators.SGNHT` too.
     dt : float, (R,) array or schedule
         Time step h > 0, in units of time (sqrt(mass x length^2 / energy)).
     temperature : float, (R,) array or schedule
@@ -55,8 +56,9 @@ class Splitting:
     friction : float, (R,) array or schedule
         gamma >= 0 in 1/time; ``inf`` redraws the momenta at each O.  A mapping as
         for the temperature.
-    mass : float or (D,) array
-        m > 0, of all parameters or of each.
+    mass : float, (D,) or (D, D) array
+        m > 0, of all parameters or of each; a matrix is symmetric and positive
+        definite, and momenta are whitened then: see `mdnet.integrators.metric`.
     name : str, optional
         Name to report; the word if not given.
 
@@ -90,15 +92,25 @@ class Splitting:
     """Length of the underlying step in terms of ``dt`` (overdamped limits)."""
     tuning: Tuning = field(default_factory=Tuning)
     """What a word with a Metropolis test adapts in its warm-up."""
-    sphere: bool = False
+    sphere: bool | str = False
     """Whether momenta move on a sphere (`mdnet.integrators.microcanonical`)."""
     frozen: Any = ()
     """Weights that never move: names of tensors, or a boolean mask (D,)."""
     rule: str = "exact"
     """How coefficients follow from shares; see `mdnet.integrators.rules`."""
+    metric: Any = None
+    """Matrix of masses, where ``mass`` was one; ``mass`` is 1 then."""
     scheme: Scheme = field(init=False, repr=False)
     SCALARS: ClassVar[tuple[str, ...]] = ("dt", "temperature", "friction")
     """Parameters that may be schedules or have one value a replica."""
+
+    def __new__(cls, word: Any = "", *_: Any, **__: Any) -> Splitting:
+        """Make words with N and D what `SGNHT` returns, which has more parameters."""
+        if cls is Splitting and _scheme.adaptive(word):
+            from mdnet.integrators.adaptive_langevin import AdaptiveLangevin
+
+            return object.__new__(AdaptiveLangevin)
+        return object.__new__(cls)
 
     def __post_init__(self) -> None:
         parsed = _scheme.parse(self.word)
@@ -116,13 +128,38 @@ class Splitting:
             object.__setattr__(self, label, value)
             for one in baths.values(value):
                 _check(label, one, 0)
+        if np.ndim(self.mass) == 2:
+            object.__setattr__(self, "metric", metric.DenseMass.of(self.mass))
+            object.__setattr__(self, "mass", 1.0)
         mass = _number("mass", self.mass)
         object.__setattr__(self, "mass", mass)
+        if self.dense:
+            self._check_dense()
         if not np.all(np.isfinite(mass)) or not np.all(np.asarray(mass) > 0):
             raise SchemeError(
                 f"mass={_short(mass)}: expected finite masses > 0, a number or one "
                 "per parameter"
             )
+
+    def _check_dense(self) -> None:
+        """Refuse a matrix of masses where nothing knows of it."""
+        plain = type(self) is Splitting and self.rule == "exact"
+        if not plain or self.sphere or self.grouped or self.tuning.block:
+            raise SchemeError(
+                f"mass: {self.name} takes a number or one per parameter; a matrix, or "
+                "adapt_mass='dense', goes with plain words and HMC, without frozen "
+                "weights or values by tensor"
+            )
+        if np.ndim(self.mass) or self.mass != 1:
+            raise SchemeError(
+                f"mass={_short(self.mass)} with adapt_mass='dense': expected a matrix "
+                "(D, D) to start from, or no mass"
+            )
+
+    @property
+    def dense(self) -> bool:
+        """Whether masses are a matrix, given or learnt."""
+        return self.metric is not None or self.tuning.masses == "dense"
 
     @property
     def scheduled(self) -> bool:
@@ -135,12 +172,12 @@ class Splitting:
 
     @property
     def streams(self) -> tuple[int, ...]:
-        """Noise stream of each operation of a step: the k-th O draws from stream k."""
+        """Noise stream of each operation of a step: the k-th bath draws from k."""
         seen = 0
         out = []
         for letter, _ in self.scheme.operations:
-            out.append(seen if letter == "O" else 0)
-            seen += letter == "O"
+            out.append(seen if letter in "OD" else 0)
+            seen += letter in "OD"
         return rules.streams(self.rule, tuple(out), self.scheme.word)
 
     def time_step(self, step: int) -> Any:
@@ -233,7 +270,9 @@ class Splitting:
         if isinstance(self.friction, baths.PerTensor):
             each = [replace(self, friction=value) for value in self.friction.values]
             return max(one.growth(curvature) for one in each)
-        if self.tuning.warmup or self.sphere:  # a first guess only; no oscillator
+        if (
+            self.tuning.warmup or self.sphere or self.dense
+        ):  # a first guess only; no oscillator
             return 0.0
         k = curvature * np.linspace(0.0, 1.0, 65)[1:]
         given = (self.dt, self.temperature, self.friction)
@@ -262,6 +301,7 @@ class Splitting:
         for letter, _ in self.scheme.sequence:
             if letter == FORCE:
                 out.append((FORCE_CALL, 0, 0))
+                out += [(CALL, metric.FORCED, 0)] * self.dense
                 continue
             if letter in "{}":
                 out.append((CALL, calls, 0))
@@ -270,7 +310,11 @@ class Splitting:
                 out.append((LOOP if letter == "[" else CLOSE, 0, 0))
             elif letter == "B" and self.sphere:
                 out.append((CALL, microcanonical.KICK + index, 0))
+            elif letter == "B" and self.dense:
+                out.append((CALL, metric.KICK + index, 0))
             else:
+                if letter == "A" and self.dense:  # the letter itself rests
+                    out.append((CALL, metric.DRIFT + index, 0))
                 out.append((CODES[letter], index, streams[index]))
                 if self.scattered and letter in "BO":
                     out.append((CALL, int(letter == "O"), 0))
@@ -293,12 +337,14 @@ class Splitting:
             return (Tree if self.tuning.depth else Judge)(self, context)
         if self.sphere:
             return microcanonical.Microcanonical(self, context)
+        if self.dense:
+            return metric.Whitened(self, context)
         return baths.Baths(self, context) if self.grouped else None
 
     @property
     def adapts_mass(self) -> bool:
         """Whether masses change in a warm-up, each on its own."""
-        return self.tuning.masses
+        return self.tuning.masses is True
 
     def free(self, layout: Layout) -> npt.NDArray[np.bool_]:
         """Which parameters move, (D,)."""
@@ -350,7 +396,8 @@ class Splitting:
             "length": self.length,
             "rule": self.rule,
             **({"tuning": self.tuning.describe()} if tested else {}),
-            **({"sphere": True} if self.sphere else {}),
+            **({"sphere": self.sphere} if self.sphere else {}),
+            **({"metric": self.metric.describe()} if self.metric else {}),
         }
 
 
@@ -387,6 +434,7 @@ def _splitting(record: dict[str, Any]) -> Splitting:
         sphere=record.get("sphere", False),
         frozen=read(record["frozen"]),
         rule=record["rule"],
+        metric=metric.DenseMass.read(record.get("metric")),
     )
 
 

@@ -21,6 +21,11 @@ swaps tried and done            series ``swap_attempts``, ``swap_accepts``
 bottom, top, bottom             series ``round_trips``
 ==============================  ===================================================
 
+With ``batches`` the energies are those of minibatches, and swaps are corrected for
+their noise: see `mdnet.integrators.penalty`.  Series then are ``swap_noise`` (the sum
+of the variances of beta U differences over the swaps tried) and ``swap_bias`` (what
+the correction leaves).
+
 References
 ----------
 K. Hukushima, K. Nemoto, J. Phys. Soc. Jpn. 65, 1604 (1996), doi:10.1143/JPSJ.65.1604.
@@ -32,7 +37,7 @@ S. Syed, A. Bouchard-Côté, G. Deligiannidis, A. Doucet, J. R. Stat. Soc. B 84,
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -41,6 +46,7 @@ import numpy.typing as npt
 from mdnet import random
 from mdnet.errors import SchemeError
 from mdnet.integrators.companion import Companion, Context
+from mdnet.integrators.penalty import BatchEnergies, Remaining, penalty
 from mdnet.integrators.splitting import KINDS, Splitting, from_description
 
 __all__ = [
@@ -71,6 +77,11 @@ class ReplicaExchange:
     adapt : int
         Steps at the start of a run in which the inner temperatures move to where all
         pairs are rejected equally often.  Counts of swaps and trips begin after them.
+    batches : int
+        0: swaps use the energy of all data.  2 or more: that of so many minibatches, of
+        the size and order of the potential's, with a correction for their noise; 8 or
+        more where the variance of a swap's exponent is about one, and the cost is that
+        of so many forces.
 
     Raises
     ------
@@ -89,6 +100,7 @@ class ReplicaExchange:
     temperatures: Any
     every: int = 10
     adapt: int = 0
+    batches: int = field(default=0, kw_only=True)
 
     def __post_init__(self) -> None:
         if not isinstance(self.integrator, Splitting):
@@ -104,10 +116,15 @@ class ReplicaExchange:
                 "numbers > 0, as numpy.geomspace(1, 4, 8)"
             )
         object.__setattr__(self, "temperatures", ladder)
-        for name, least in (("every", 1), ("adapt", 0)):
+        for name, least in (("every", 1), ("adapt", 0), ("batches", 0)):
             value = getattr(self, name)
             if not isinstance(value, (int, np.integer)) or value < least:
                 raise SchemeError(f"{name}={value!r}: expected an integer >= {least}")
+        if self.batches == 1:
+            raise SchemeError(
+                "batches=1: the noise of an energy shows in two or more; pass 8, or 0 "
+                "for the energy of all data"
+            )
 
     def __getattr__(self, name: str) -> Any:
         """All that is not about temperatures is the integrator's."""
@@ -148,6 +165,7 @@ class ReplicaExchange:
             "temperature": self.temperatures.tolist(),
             "every": int(self.every),
             "adapt": int(self.adapt),
+            "batches": int(self.batches),
             "integrator": inner,
         }
 
@@ -158,6 +176,7 @@ def _exchange(record: dict[str, Any]) -> ReplicaExchange:
         np.array(record["temperature"]),
         record["every"],
         record["adapt"],
+        batches=record["batches"],
     )
 
 
@@ -191,6 +210,9 @@ def equal_rejection(
     return ladder
 
 
+_COUNTS = {"heading", "round_trips", "attempts", "accepts", "swap_noise"}
+
+
 class Exchange(Companion):
     """Temperatures of all replicas, their swaps, and what was counted.
 
@@ -220,6 +242,11 @@ class Exchange(Companion):
             "accepts": np.zeros((replicas, rungs - 1), np.int64),
             **self._learned(method),
         }
+        self._batches: BatchEnergies | None = None
+        if method.batches:
+            self._batches = BatchEnergies(context, method.batches, method.name)
+            self._remaining = Remaining(method.batches)
+            own["swap_noise"] = np.zeros(own["attempts"].shape)
         # To the integrator its temperature is a schedule, which it does not keep.
         self._temperature: npt.NDArray[np.float64] = method.temperatures[own["rung"]]
         self._inner = replace(method.integrator, temperature=self._present)
@@ -326,7 +353,7 @@ class Exchange(Companion):
             last = step + self.every > self._adapt
             self._learn(turn, last)
             if last:
-                for name in ("heading", "round_trips", "attempts", "accepts"):
+                for name in _COUNTS & self.variables.keys():
                     self.variables[name][...] = 0
         self._follow()
         if not np.array_equal(before, self._temperature):
@@ -337,25 +364,48 @@ class Exchange(Companion):
         ladder, rung = v["ladder"], v["rung"]
         rungs = ladder.size
         ladders = np.arange(rung.size // rungs)
-        energy = np.asarray(self.context.state.potential_energy(), np.float64)
+        energy = self._energies(step)
         # Who sits on each rung of each ladder.
         sits = np.argsort(rung.reshape(-1, rungs), axis=1) + rungs * ladders[:, None]
         pairs = np.arange(parity, rungs - 1, 2)
         low, high = sits[:, pairs], sits[:, pairs + 1]
         beta = 1 / ladder
-        gain = (beta[pairs] - beta[pairs + 1]) * (energy[low] - energy[high])
+        ratios = (beta[pairs] - beta[pairs + 1]) * (energy[:, low] - energy[:, high])
+        at = np.broadcast_to(pairs, low.shape)
+        gain = self._gain(ratios, low, at)
         drawn = random.uniforms(
             self.context.seed, ladders, step, random.STREAM_TEMPERING, rungs
         )
         accepted = np.log(drawn[:, pairs]) < gain
         v["rejection"][0, pairs] += -np.expm1(np.minimum(gain, 0)).sum(0)
         v["rejection"][1, pairs] += ladders.size
-        at = np.broadcast_to(pairs, low.shape)
         v["attempts"][low, at] += 1
         v["accepts"][low, at] += accepted
         rung[low[accepted]] += 1
         rung[high[accepted]] -= 1
         self._count_trips()
+
+    def _energies(self, step: int) -> npt.NDArray[np.float64]:
+        """U of every replica, (1, R), or of each of its minibatches, (n, R)."""
+        if self._batches is not None:
+            return self._batches.draw(step)
+        energy = np.asarray(self.context.state.potential_energy(), np.float64)
+        return energy[None]
+
+    def _gain(
+        self, ratios: npt.NDArray[np.float64], low: Any, pair: Any
+    ) -> npt.NDArray[np.float64]:
+        """Logarithm of the ratio to accept with, from those of all batches (n, ...).
+
+        The variance of their mean is booked for replicas ``low`` at ``pair``.
+        """
+        gain: npt.NDArray[np.float64] = ratios.mean(0)
+        if self._batches is not None:
+            n = len(ratios)
+            variance = ratios.var(0, ddof=1) / n
+            self.variables["swap_noise"][low, pair] += variance
+            gain = gain - penalty(variance, n)
+        return gain
 
     def _count_trips(self) -> None:
         v = self.variables
@@ -395,6 +445,8 @@ class Exchange(Companion):
             "swap_accepts": v["accepts"],
             "target_temperature": self._temperature,
         }
-        return values | {
-            name: np.asarray(value, np.float64) for name, value in own.items()
-        }
+        if self._batches is not None:
+            own["swap_noise"] = v["swap_noise"]
+            variance = v["swap_noise"] / np.maximum(v["attempts"], 1)
+            own["swap_bias"] = self._remaining(variance)
+        return values | {name: np.array(x, np.float64) for name, x in own.items()}

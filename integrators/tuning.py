@@ -13,8 +13,16 @@ import numpy as np
 import numpy.typing as npt
 
 from mdnet.errors import SchemeError
+from mdnet.integrators.companion import Context
 
-__all__ = ["StepTuner", "Tuning", "Variances", "windows"]
+__all__ = [
+    "Covariances",
+    "StepTuner",
+    "Tuning",
+    "Variances",
+    "set_masses",
+    "windows",
+]
 
 _GAIN, _OFFSET, _POWER = 0.05, 10.0, 0.75
 """gamma, t_0 and kappa of Hoffman and Gelman."""
@@ -34,8 +42,9 @@ class Tuning:
         Acceptance to reach in the warm-up by changing ``dt``.
     warmup : int
         Steps of the warm-up.
-    masses : bool
-        Whether the warm-up also sets the masses, to T over each parameter's variance.
+    masses : bool or "dense"
+        Whether the warm-up also sets the masses, to T over each parameter's variance,
+        or to T times the inverse of their covariance.
     shared : bool
         One step length for all replicas, from their mean acceptance.
     fewest : int
@@ -49,7 +58,7 @@ class Tuning:
 
     target: float | None = None
     warmup: int = 0
-    masses: bool = False
+    masses: bool | str = False
     shared: bool = False
     fewest: int = 0
     block: int = 0
@@ -65,6 +74,10 @@ class Tuning:
             value = getattr(self, label)
             if isinstance(value, bool) or int(value) != value or value < 0:
                 raise SchemeError(f"{label}={value!r}: expected an integer >= 0")
+        if self.masses not in (False, True, "dense"):
+            raise SchemeError(
+                f"adapt_mass={self.masses!r}: expected True, False or 'dense'"
+            )
         if self.masses and self.warmup < 20:
             raise SchemeError(
                 f"warmup={self.warmup}: masses need a warm-up of 20 steps or more; "
@@ -228,6 +241,75 @@ class Variances:
         for array in v.values():
             array[...] = 0
         return xp.exp((n * log + _SHRINK * mean) / (n + _SHRINK))
+
+
+class Covariances:
+    r"""Running covariances over steps and replicas, each weighted by 1/T.
+
+    Parameters and ``variables`` as `Variances`.
+    """
+
+    def __init__(self, xp: Any, size: int) -> None:
+        self._xp = xp
+        self.variables = {
+            "mass_mean": xp.zeros(size, np.float64),
+            "mass_square": xp.zeros((size, size), np.float64),
+            "mass_count": xp.zeros(2, np.float64),
+        }
+
+    def update(self, positions: Any, temperature: npt.NDArray[np.float64]) -> None:
+        """Learn from the positions (R, D) of replicas at temperatures (R,)."""
+        xp, v = self._xp, self.variables
+        weight = xp.asarray(1 / temperature)
+        total = weight.sum()
+        q = positions.astype(np.float64)
+        mean = weight @ q / total
+        q -= mean
+        before, count = v["mass_count"][0], v["mass_count"]
+        shift = mean - v["mass_mean"]
+        v["mass_square"] += (q.T * weight) @ q
+        share = before * total / (before + total)
+        v["mass_square"] += share * shift[:, None] * shift
+        v["mass_mean"] += shift * (total / (before + total))
+        count[0] += total
+        count[1] += q.shape[0]
+
+    def take(self) -> Any:
+        """Covariance over temperature, (D, D); then begin anew.
+
+        Of fewer samples than twice the parameters the diagonal alone, and always a
+        little of it, so that the matrix has an inverse.
+        """
+        xp, v = self._xp, self.variables
+        n = v["mass_count"][1]
+        covariance = v["mass_square"] / n
+        diagonal = covariance.diagonal().copy()
+        moved = diagonal > 0
+        diagonal = xp.where(moved, diagonal, xp.where(moved, diagonal, 0.0).max())
+        for array in v.values():
+            array[...] = 0
+        if n < 2 * len(diagonal):
+            return xp.diag(diagonal)
+        small = 1e-3 * _SHRINK
+        return (n * covariance + small * xp.diag(diagonal)) / (n + small)
+
+
+def set_masses(context: Context, inverse: Any) -> Any:
+    """Give every parameter its mass, 1 / ``inverse``; momenta keep their energy.
+
+    Returns
+    -------
+    (D,) float64
+        Ratio of the new masses to the old.
+    """
+    xp, state = context.backend.xp, context.state
+    ratio = context.inverse_mass / inverse
+    state.momenta *= xp.sqrt(ratio).astype(state.momenta.dtype)
+    context.inverse_mass[...] = inverse
+    before = state.sums[0].copy()
+    context.engine.kinetic(state.momenta, state.sums[0])
+    state.sums[2] += 0.5 * (state.sums[0] - before)
+    return ratio
 
 
 def windows(warmup: int) -> tuple[int, tuple[int, ...]]:

@@ -25,8 +25,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mdnet import random
-from mdnet.integrators import grouping
-from mdnet.integrators.companion import Context
+from mdnet.integrators import grouping, holding
+from mdnet.integrators.companion import Companion, Context
 from mdnet.integrators.splitting import KINDS, Splitting
 from mdnet.typing import Layout
 
@@ -46,20 +46,21 @@ class Rescaling(Splitting):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        grouping.check_plain(self)
+        grouping.check_plain(self, holds=True)
         grouping.check_groups(self.groups, ("all", "layer"))
 
     def operations(self) -> tuple[tuple[int, int, int], ...]:
         """Sequence of a step, with a call before its bath."""
-        return grouping.with_calls(super().operations(), after=False)
+        calls = grouping.with_calls(super().operations())
+        return holding.with_holds(self, calls)
 
     def bounds(self, layout: Layout) -> npt.NDArray[np.int64] | None:
         """Where groups begin."""
-        return grouping.bounds(self.groups, layout)
+        return grouping.bounds(self.groups, layout, self.free(layout))
 
-    def bind(self, context: Context) -> grouping.Bath:
+    def bind(self, context: Context) -> Companion:
         """Return what draws the factors."""
-        return _Factors(self, context)
+        return holding.hold(self, context, _Factors(self, context))
 
     def conserved(self, state: State) -> npt.NDArray[np.float64]:
         """Energy less the heat taken so far, (R,): constant to O(dt^2)."""
@@ -115,6 +116,7 @@ def StochasticVelocityRescaling(
     relaxation_time: Any = 1.0,
     groups: str = "all",
     mass: Any = 1.0,
+    frozen: Any = (),
 ) -> Rescaling:
     """Canonical sampling through stochastic velocity rescaling, on the word BAOAB.
 
@@ -133,6 +135,8 @@ def StochasticVelocityRescaling(
     groups : {"all", "layer"}
         Which parameters share a factor: all, or those of a tensor.
     mass : float or (D,) array
+    frozen : names of tensors or (D,) bool
+        Weights that never move.
 
     Raises
     ------
@@ -153,4 +157,5 @@ def StochasticVelocityRescaling(
         name="StochasticVelocityRescaling",
         relaxation_time=relaxation_time,
         groups=groups,
+        frozen=frozen,
     )

@@ -316,6 +316,37 @@ Y. Sugita and Y. Okamoto
 Replica-exchange molecular dynamics method for protein folding
 Chem. Phys. Lett. | 314 | 141-151 | 1999
 
+ceperley1999 | article | doi:10.1063/1.478034
+D. M. Ceperley and M. Dewing
+The penalty method for random walks with uncertain energies
+J. Chem. Phys. | 110 | 9812-9820 | 1999
+
+deng2020 | inproceedings | arXiv:2008.05367
+W. Deng and Q. Feng and L. Gao and F. Liang and G. Lin
+Non-convex learning via replica exchange stochastic gradient MCMC
+International Conference on Machine Learning | | | 2020
+
+leimkuhler2018 | article | doi:10.1007/s11222-017-9730-1
+B. Leimkuhler and C. Matthews and J. Weare
+Ensemble preconditioning for Markov chain Monte Carlo simulation
+Stat. Comput. | 28 | 277-290 | 2018
+
+evans1983 | article | doi:10.1016/0375-9601(83)90256-6
+D. J. Evans and G. P. Morriss
+The isothermal/isobaric molecular dynamics ensemble
+Phys. Lett. A | 98 | 433-436 | 1983
+
+zhang1997 | article | doi:10.1063/1.473273
+F. Zhang
+Operator-splitting integrators for constant-temperature molecular dynamics
+J. Chem. Phys. | 106 | 6102-6106 | 1997
+
+minary2003 | article | doi:10.1063/1.1534582
+P. Minary and G. J. Martyna and M. E. Tuckerman
+Algorithms and novel applications based on the isokinetic ensemble. I. Biophysical and
+path integral molecular dynamics
+J. Chem. Phys. | 118 | 2510-2526 | 2003
+
 neal1996 | book | doi:10.1007/978-1-4612-0745-0
 R. M. Neal
 Bayesian Learning for Neural Networks

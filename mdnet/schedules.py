@@ -24,6 +24,7 @@ __all__ = [
     "linear",
     "piecewise",
     "polynomial",
+    "reverse",
 ]
 
 
@@ -143,6 +144,55 @@ class piecewise:
         return self.values[sum(step >= b for b in self.boundaries)]
 
 
+@dataclass(frozen=True, slots=True)
+class reverse:
+    """Another schedule run backwards: ``schedule(steps - step)``, then its start.
+
+    The protocol of the reversed experiment, for Crooks' relation: forward and reversed
+    runs of ``steps`` steps go through the same values in opposite order.
+
+    Parameters
+    ----------
+    schedule : schedule
+    steps : int, optional
+        Length of the experiment; the schedule's own ``steps`` if not given.
+
+    Raises
+    ------
+    SchemeError
+        No schedule, or one without a length of its own and none given.
+
+    Examples
+    --------
+    >>> forward = linear(0.0, 1.0, 10)
+    >>> backward = reverse(forward)
+    >>> backward(0), backward(2.5), backward(10)
+    (1.0, 0.75, 0.0)
+    """
+
+    schedule: Any
+    steps: int = 0
+
+    def __post_init__(self) -> None:
+        if not callable(self.schedule):
+            raise SchemeError(
+                f"schedule={self.schedule!r}: expected a schedule, as linear(0, 1, 100)"
+            )
+        if self.steps == 0:
+            own = getattr(self.schedule, "steps", 0)
+            if not own:
+                raise SchemeError(
+                    f"schedule={self.schedule!r} has no length of its own; pass the "
+                    "steps of the experiment, as reverse(schedule, steps=100)"
+                )
+            object.__setattr__(self, "steps", int(own))
+        _positive("steps", self.steps)
+
+    def __call__(self, step: int) -> Any:
+        """Return the value at ``step``."""
+        return self.schedule(max(self.steps - step, 0))
+
+
 def evaluate(value: Any, step: int) -> Any:
     """Value of a scalar, array or schedule at ``step``."""
     return value(step) if callable(value) else value
@@ -150,6 +200,9 @@ def evaluate(value: Any, step: int) -> Any:
 
 def describe(value: Any) -> Any:
     """JSON-able form of a scalar, array or schedule."""
+    if isinstance(value, reverse):
+        inner = describe(value.schedule)
+        return {"schedule": "reverse", "of": inner, "steps": value.steps}
     if isinstance(value, (constant, linear, cosine, cyclic, polynomial, piecewise)):
         return {"schedule": type(value).__name__, **asdict(value)}
     if callable(value):
@@ -174,6 +227,8 @@ def from_description(record: Any) -> Any:
     kinds = (constant, linear, cosine, cyclic, polynomial, piecewise)
     known = {kind.__name__: kind for kind in kinds}
     name = record["schedule"]
+    if name == "reverse":
+        return reverse(from_description(record["of"]), record["steps"])
     if name not in known:
         raise SchemeError(
             f"schedule {name!r} is not one of mdnet.schedules: it cannot be read back "

@@ -92,6 +92,17 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
     np.testing.assert_allclose(first, known, rtol=1e-9)
 
 
+def test_frozen_weights_keep_their_mass():
+    made = integrators.NoiseMatched(H, warmup=40, frozen=np.arange(12) > 9)
+    U = Noisy(STIFFNESS, np.diag(np.sqrt(SPREAD)))
+    sim = simulate(U, made, 4, positions=np.zeros(12))
+    sim.run(60)
+    mass = 1 / sim.state.variables["inverse_mass"]
+    assert (mass[10:] == 1).all()
+    assert mass[9] > 2
+    assert not sim.state.positions[:, 10:].any()
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -9,9 +9,51 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
-__all__ = ["bounce", "fold", "project", "rotate"]
+__all__ = ["bounce", "fold", "products", "project", "rotate", "turn"]
 
 _SUMS = {"reassoc", "contract", "nsz"}  # sums in lanes; NaN and infinity stay
+
+
+# Loops over one row each, which are vectorised.
+@njit(error_model="numpy", fastmath=_SUMS)
+def _project(q, v):  # type: ignore[no-untyped-def]
+    along, square = 0.0, 0.0
+    for j in range(q.size):
+        x = np.float64(q[j])
+        along += x * np.float64(v[j])
+        square += x * x
+    along /= square
+    for j in range(q.size):
+        v[j] = v.dtype.type(np.float64(v[j]) - along * np.float64(q[j]))
+
+
+@njit(error_model="numpy", fastmath=_SUMS)
+def _rotate(q, p, m, time, radius):  # type: ignore[no-untyped-def]
+    square = 0.0
+    for j in range(p.size):
+        v = np.float64(p[j])
+        square += v * v
+    rate = m * np.sqrt(square) / radius
+    angle = rate * time
+    c, s = np.cos(angle), np.sin(angle)
+    reach = time * m if rate == 0.0 else s / rate * m
+    turn = rate * s / m
+    norm, along = 0.0, 0.0
+    for j in range(q.size):
+        x, v = np.float64(q[j]), np.float64(p[j])
+        y = c * x + reach * v
+        w = c * v - turn * x
+        norm += y * y
+        along += y * w
+        q[j] = q.dtype.type(y)
+        p[j] = p.dtype.type(w)
+    # Rounding leaves a radial part, which would grow.
+    along /= norm
+    scale = radius / np.sqrt(norm)
+    for j in range(q.size):
+        y = np.float64(q[j])
+        p[j] = p.dtype.type(np.float64(p[j]) - along * y)
+        q[j] = q.dtype.type(scale * y)
 
 
 @njit(parallel=True, cache=True, error_model="numpy", fastmath=_SUMS)
@@ -20,15 +62,7 @@ def project(q, v, low, high):  # type: ignore[no-untyped-def]
     count = low.size
     for task in prange(q.shape[0] * count):
         r, k = task // count, task % count
-        along = 0.0
-        square = 0.0
-        for j in range(low[k], high[k]):
-            x = np.float64(q[r, j])
-            along += x * v[r, j]
-            square += x * x
-        along /= square
-        for j in range(low[k], high[k]):
-            v[r, j] = v[r, j] - along * q[r, j]
+        _project(q[r, low[k] : high[k]], v[r, low[k] : high[k]])
 
 
 @njit(parallel=True, cache=True, error_model="numpy", fastmath=_SUMS)
@@ -37,34 +71,8 @@ def rotate(q, p, low, high, inverse, time, radius):  # type: ignore[no-untyped-d
     count = low.size
     for task in prange(q.shape[0] * count):
         r, k = task // count, task % count
-        m = inverse[k]
-        square = 0.0
-        for j in range(low[k], high[k]):
-            square += np.float64(p[r, j]) ** 2
-        rate = m * np.sqrt(square) / radius[r, k]
-        angle = rate * time[r]
-        c = np.cos(angle)
-        s = np.sin(angle)
-        reach = time[r] * m if rate == 0.0 else s / rate * m
-        turn = rate * s / m
-        norm = 0.0
-        along = 0.0
-        for j in range(low[k], high[k]):
-            x = np.float64(q[r, j])
-            v = np.float64(p[r, j])
-            y = c * x + reach * v
-            w = c * v - turn * x
-            norm += y * y
-            along += y * w
-            q[r, j] = y
-            p[r, j] = w
-        # Rounding leaves a radial part, which would grow.
-        along /= norm
-        scale = radius[r, k] / np.sqrt(norm)
-        for j in range(low[k], high[k]):
-            y = np.float64(q[r, j])
-            p[r, j] = p[r, j] - along * y
-            q[r, j] = scale * y
+        row = slice(low[k], high[k])
+        _rotate(q[r, row], p[r, row], inverse[k], time[r], radius[r, k])
 
 
 @njit(parallel=True, cache=True, error_model="numpy", fastmath=_SUMS)
@@ -119,3 +127,39 @@ def bounce(q, p, low, high, inverse, time, wall, most):  # type: ignore[no-untyp
                 q[r, j] = shrink * x
             if not left > 0.0:
                 break
+
+
+@njit(error_model="numpy", fastmath=_SUMS)
+def _products(f, p, inverse):  # type: ignore[no-untyped-def]
+    square, along = 0.0, 0.0
+    if inverse.size == 1:
+        for j in range(f.size):
+            x = np.float64(f[j])
+            square += x * x
+            along += x * np.float64(p[j])
+        return square * inverse[0], along * inverse[0]
+    for j in range(f.size):
+        x = np.float64(f[j]) * inverse[j]
+        square += x * np.float64(f[j])
+        along += x * np.float64(p[j])
+    return square, along
+
+
+@njit(error_model="numpy", fastmath=_SUMS)
+def _turn(p, f, keep, push):  # type: ignore[no-untyped-def]
+    for j in range(p.size):
+        p[j] = p.dtype.type(keep * np.float64(p[j]) + push * np.float64(f[j]))
+
+
+@njit(parallel=True, cache=True, error_model="numpy", fastmath=_SUMS)
+def products(f, p, inverse, out):  # type: ignore[no-untyped-def]
+    """Sums of f^2/m and of f p/m of every replica, into ``out`` (2, R)."""
+    for r in prange(f.shape[0]):
+        out[0, r], out[1, r] = _products(f[r], p[r], inverse)
+
+
+@njit(parallel=True, cache=True, error_model="numpy", fastmath=_SUMS)
+def turn(p, f, keep, push):  # type: ignore[no-untyped-def]
+    """Make p keep p + push f, with a factor of either a replica."""
+    for r in prange(p.shape[0]):
+        _turn(p[r], f[r], keep[r], push[r])

@@ -96,7 +96,7 @@ def stored(xi: Array, dof: Any) -> Array:
 def adapt(
     xp: Any, xi: Array, p: Array, z: Array, inverse_mass: Array, rows: tuple[Array, ...]
 ) -> Array:
-    """D O D of `thermostats.adaptive_bath` on float64 ``p``; return the new momenta.
+    """N D N of `thermostats.adaptive_bath` on float64 ``p``; return the new momenta.
 
     ``z`` are normals times sqrt(m); ``rows`` dt, temperature, friction and relaxation
     time, (R, 1) each; ``xi`` is changed.

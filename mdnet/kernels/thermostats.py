@@ -178,6 +178,79 @@ def _draw(z, words, low, high, size, r, step, seed):  # type: ignore[no-untyped-
     return z[low - aligned : high - aligned]
 
 
+# Loops without sums, which are kept in order and would not be vectorised.
+@njit(error_model="numpy", fastmath=EXACT)
+def _adapt(p, z, xi, inverse_mass, T, h, friction, time):  # type: ignore[no-untyped-def]
+    """N D N with a friction for each parameter."""
+    one, push = inverse_mass.size == 1, 0.5 * h / (time * time)
+    for k in range(p.size):
+        m = inverse_mass[0] if one else inverse_mass[k]
+        x = np.float64(p[k])
+        rate = xi[k] + push * (x * x * m / T - 1.0)
+        c = exp(-h * rate)
+        # (1 - c^2)/(2 rate), whose limit at rate 0 is h.
+        small = abs(rate) * h < 1e-8
+        width = h if small else 0.5 * (1.0 - c * c) / rate
+        x = c * x + np.sqrt(2.0 * friction * T * width / m) * np.float64(z[k])
+        p[k] = p.dtype.type(x)
+        x = np.float64(p[k])
+        xi[k] = rate + push * (x * x * m / T - 1.0)
+
+
+@njit(error_model="numpy", fastmath=EXACT)
+def _precondition(q, p, f, square, pull, extra, length, T, small, drift):  # type: ignore[no-untyped-def]
+    """Half a kick and, with ``drift``, a drift; ``length`` is sqrt(2 dt)."""
+    for k in range(p.size):
+        root = 1.0 / np.sqrt(small + np.sqrt(np.float64(square[k])))
+        p[k] = p.dtype.type(np.float64(p[k]) + 0.5 * length * root * np.float64(f[k]))
+        if drift:
+            move = length * root * np.float64(p[k])
+            if extra:
+                move += 0.5 * length * length * T * np.float64(pull[k])
+            q[k] = q.dtype.type(np.float64(q[k]) + move)
+
+
+@njit(error_model="numpy", fastmath=EXACT)
+def _absorb(p, z, v, held, shared, inverse_mass, T, h, base, friction):  # type: ignore[no-untyped-def]
+    """Exact bath of more friction, where the noise of forces asks for it."""
+    one = inverse_mass.size == 1
+    for k in range(p.size):
+        m = inverse_mass[0] if one else inverse_mass[k]
+        spread = max(np.float64(v[k]) - (np.float64(held[k]) if shared else 0.0), 0.0)
+        rate = base + 0.5 * h * spread * m / T
+        c = exp(-h * rate)
+        small = abs(rate) * h < 1e-8
+        width = h if small else 0.5 * (1.0 - c * c) / rate
+        push = np.sqrt(2.0 * friction * T * width / m)
+        p[k] = p.dtype.type(c * np.float64(p[k]) + push * np.float64(z[k]))
+
+
+@njit(error_model="numpy", fastmath=EXACT)
+def _leave_out(p, z, v, held, shared, inverse_mass, T, h, base):  # type: ignore[no-untyped-def]
+    """Exact bath of less noise; return how many parameters have too much of it."""
+    one = inverse_mass.size == 1
+    c = exp(-h * base)
+    kicks, full, short = 0.5 * h * (1.0 + c), (1.0 - c * c) * T, 0
+    for k in range(p.size):
+        m = inverse_mass[0] if one else inverse_mass[k]
+        spread = max(np.float64(v[k]) - (np.float64(held[k]) if shared else 0.0), 0.0)
+        square = full / m - spread * kicks * kicks
+        short += square < 0.0
+        push = np.sqrt(max(square, 0.0))
+        p[k] = p.dtype.type(c * np.float64(p[k]) + push * np.float64(z[k]))
+    return np.float64(short)
+
+
+@njit(error_model="numpy", fastmath=EXACT | {"reassoc"})
+def _twice(p, inverse_mass):  # type: ignore[no-untyped-def]
+    """Twice the kinetic energy."""
+    one, total = inverse_mass.size == 1, 0.0
+    for k in range(p.size):
+        x = np.float64(p[k])
+        total += x * x * (inverse_mass[0] if one else inverse_mass[k])
+    return total
+
+
 def _compile_adaptive(version: int) -> Any:
     @njit(parallel=True, cache=True, error_model="numpy", fastmath=EXACT)
     def adaptive_bath(  # type: ignore[no-untyped-def]
@@ -204,26 +277,8 @@ def _compile_adaptive(version: int) -> Any:
             z = _draw(normals[me], words[me], low, high, p.shape[1], r, step, seed)
             p_r, xi_r = p[r, low:high], xi[r, low:high]
             m_r = inverse_mass if inverse_mass.size == 1 else inverse_mass[low:high]
-            T, h = temperature[r], dt[r]
-            push = 0.5 * h / (time[r] * time[r])
-            total = 0.0
-            for k in range(p_r.size):
-                m = m_r[0] if m_r.size == 1 else m_r[k]
-                x = np.float64(p_r[k])
-                rate = xi_r[k] + push * (x * x * m / T - 1.0)
-                c = exp(-h * rate)
-                # (1 - c^2)/(2 rate), whose limit at rate 0 is h.
-                small = abs(rate) * h < 1e-8
-                width = h if small else 0.5 * (1.0 - c * c) / rate
-                x = c * x + np.sqrt(2.0 * friction[r] * T * width / m) * np.float64(
-                    z[k]
-                )
-                p_r[k] = p.dtype.type(x)
-                x = np.float64(p_r[k])
-                x = x * x * m
-                xi_r[k] = rate + push * (x / T - 1.0)
-                total += x
-            _book(sums, r, tile, total)
+            _adapt(p_r, z, xi_r, m_r, temperature[r], dt[r], friction[r], time[r])
+            _book(sums, r, tile, _twice(p_r, m_r))
         return version
 
     return adaptive_bath
@@ -284,27 +339,12 @@ def _compile_matched(version: int) -> Any:
             o_r = captured[r, low:high] if shared else v_r
             m_r = inverse_mass if inverse_mass.size == 1 else inverse_mass[low:high]
             T, h, base = temperature[r], dt[r], rates[r, groups[tile]]
-            total, short = 0.0, 0.0
-            for k in range(p_r.size):
-                m = m_r[0] if m_r.size == 1 else m_r[k]
-                held = np.float64(o_r[k]) if shared else 0.0
-                spread = max(np.float64(v_r[k]) - held, 0.0)
-                if absorb:
-                    rate = base + 0.5 * h * spread * m / T
-                    c = exp(-h * rate)
-                    small = abs(rate) * h < 1e-8
-                    width = h if small else 0.5 * (1.0 - c * c) / rate
-                    square = 2.0 * friction[r] * T * width / m
-                else:
-                    c = exp(-h * base)
-                    kicks = 0.5 * h * (1.0 + c)
-                    square = (1.0 - c * c) * T / m - spread * kicks * kicks
-                    short += 1.0 if square < 0.0 else 0.0
-                    square = max(square, 0.0)
-                x = c * np.float64(p_r[k]) + np.sqrt(square) * np.float64(z[k])
-                p_r[k] = p.dtype.type(x)
-                x = np.float64(p_r[k])
-                total += x * x * m
+            short = 0.0
+            if absorb:
+                _absorb(p_r, z, v_r, o_r, shared, m_r, T, h, base, friction[r])
+            else:
+                short = _leave_out(p_r, z, v_r, o_r, shared, m_r, T, h, base)
+            total = _twice(p_r, m_r)
             unmatched[r, tile] = short
             _book(sums, r, tile, total)
         return version
@@ -317,7 +357,7 @@ def _compile_precondition(version: int) -> Any:
     def preconditioned_kick(  # type: ignore[no-untyped-def]
         q, p, f, square, pull, edges, dt, temperature, damping, drift, sums
     ):
-        tiles = edges.size - 1
+        tiles, unit = edges.size - 1, np.ones(1)
         for task in prange(p.shape[0] * tiles):
             r = task // tiles
             tile = task - r * tiles
@@ -327,18 +367,8 @@ def _compile_precondition(version: int) -> Any:
             extra = pull.shape[1] > 0
             g_r = pull[r, low:high] if extra else v_r
             length, T, small = np.sqrt(2.0 * dt[r]), temperature[r], damping[r]
-            total = 0.0
-            for k in range(p_r.size):
-                root = 1.0 / np.sqrt(small + np.sqrt(np.float64(v_r[k])))
-                x = np.float64(p_r[k]) + 0.5 * length * root * np.float64(f_r[k])
-                p_r[k] = p.dtype.type(x)
-                x = np.float64(p_r[k])
-                total += x * x
-                if drift:
-                    move = length * root * x
-                    if extra:
-                        move += dt[r] * T * np.float64(g_r[k])
-                    q_r[k] = q.dtype.type(np.float64(q_r[k]) + move)
+            _precondition(q_r, p_r, f_r, v_r, g_r, extra, length, T, small, drift)
+            total = _twice(p_r, unit)
             sums[3, r, tile] += 0.5 * (total - sums[0, r, tile])
             sums[0, r, tile] = total
         return version
@@ -387,7 +417,7 @@ adaptive_bath = _compile_adaptive(_VERSION)
 """adaptive_bath(p, inverse_mass, edges, dt, temperature, friction, time, xi, sums,
 seed, step, words, normals)
 
-D O D of the adaptive Langevin thermostat with a friction ``xi`` (R, D) for each
+N D N of the adaptive Langevin thermostat with a friction ``xi`` (R, D) for each
 parameter.  ``dt``, ``temperature``, ``friction``, ``time`` are (R,) float64; scratch
 as in `mdnet.kernels.cpu.advance`.
 """
