@@ -143,6 +143,10 @@ class Simulation:
         )
         if self._companion is not None:
             self.state.variables = self._companion.variables
+        # Estimates of the force may depend on the past as well: control variates do.
+        kept = getattr(self._evaluator, "variables", None)
+        if kept:
+            self.state.variables = {**self.state.variables, **kept}
         self._readings = Readings(
             potential,
             integrator,

@@ -385,6 +385,22 @@ def test_a_device_draws_the_same_rows(order):
         np.testing.assert_array_equal(b.to_host(x)[:, :, 0], want)
 
 
+@pytest.mark.parametrize("order", ["without", "symmetric"])
+def test_linear_regression_has_the_orders_that_need_no_more(order):
+    U = regression()
+    Ub = U.minibatch(8, order)
+    q = U.initial(3, seed=1)
+    out = np.empty_like(q)
+    for call in (0, 3, 7, 12):
+        Ub.evaluator(resolve("cpu", "double"), 3, 4).forces(q, out, call)
+        index = rows(4, 3, call, 40, 8, order)
+        residual = np.einsum("rnd,rd->rn", U.X[index], q) - U.y[index]
+        want = 5 * np.einsum("rn,rnd->rd", residual, U.X[index]) / U.noise**2 + q
+        np.testing.assert_allclose(out, -want, atol=1e-11)
+    with pytest.raises(PotentialError, match="'symmetric'"):
+        U.minibatch(8, "blocks")
+
+
 def test_energies_stay_exact():
     U = _posterior()
     Ub = U.minibatch(16)
