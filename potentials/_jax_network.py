@@ -21,7 +21,7 @@ from mdnet.typing import Array, Layout
 
 if TYPE_CHECKING:
     from mdnet.potentials.evaluators import Batch
-    from mdnet.potentials.posterior import Posterior
+    from mdnet.potentials.jax import JaxPosterior
 
 __all__ = ["JaxEvaluator", "JaxNetwork", "jax_package"]
 
@@ -79,7 +79,7 @@ class JaxNetwork:
         self._convolves = any(leaf.ndim > 2 for leaf in leaves.values())
         self.input_shape = tuple(example.shape[1:])
         self._integers = False
-        self._jitted: dict[str, Any] = {}  # of the one posterior that it belongs to
+        self._jitted: dict[str, Any] = {}
         self._outputs = self._look(example)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -212,7 +212,7 @@ class JaxNetwork:
             "input_shape": list(self.input_shape),
         }
 
-    def compiled(self, likelihood: Any) -> tuple[Any, Any]:
+    def calls(self, likelihood: Any) -> tuple[Any, Any]:
         """Functions (q, X, t, index) that JAX compiles, for rows ``index`` of X and t.
 
         The densities of the rows, (R, n); and the gradient of the negative of their
@@ -235,7 +235,7 @@ class JaxNetwork:
         def pull(*given: Any) -> Any:
             return self._over_replicas(pull_of, *given)
 
-        return self._compiled("density", density), self._compiled("pull", pull)
+        return jax.jit(density), jax.jit(pull)
 
     def _compiled(self, name: str, function: Callable[..., Any]) -> Any:
         if name not in self._jitted:
@@ -278,8 +278,8 @@ class JaxEvaluator:
 
     Parameters
     ----------
-    model : Posterior
-        With a `JaxNetwork` and a likelihood that JAX can trace.
+    model : JaxPosterior
+        With a likelihood that JAX can trace.
     backend, replicas, seed, batch
         As in `mdnet.potentials.evaluators.ArrayEvaluator`.
     """
@@ -288,7 +288,7 @@ class JaxEvaluator:
 
     def __init__(
         self,
-        model: Posterior,
+        model: JaxPosterior,
         backend: Backend,
         replicas: int,
         seed: int,
@@ -300,14 +300,13 @@ class JaxEvaluator:
         self._xp, self._replicas = backend.xp, replicas
         self._dtype = backend.force_dtype
         random.seed_words(seed)
-        network: JaxNetwork = model.network  # type: ignore[assignment]
         X, t = model.arrays(self._dtype)
         self._n = len(t)
         with _precision(self._dtype), _place(self._xp):
             self._X, self._t = (jax_package().numpy.asarray(a) for a in (X, t))
         self._work = backend.xp.empty((replicas, model.size), self._dtype)
         self._slice = max(1, self.ELEMENTS // (replicas * model.width))
-        self._density, self._pull = network.compiled(model.bound_likelihood(None))
+        self._density, self._pull = model.calls
 
     def forces(
         self, positions: Array, out: Array, call: int, energies: Array | None = None

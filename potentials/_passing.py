@@ -1,14 +1,17 @@
-"""What a composed potential answers for the model inside it.
+"""What a composed potential hands through of those inside it.
 
 A posterior predicts; a sum, a multiple, a path or a subspace of one does so too, and a
-composition of potentials that predict nothing has no ``predict`` at all.
+composition of potentials that predict nothing has no ``predict`` at all.  In the same
+way its evaluator hands through what those inside must find again after a restart.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["passed"]
+from mdnet.typing import Array, Evaluator
+
+__all__ = ["kept", "passed"]
 
 _NAMES = ("predict", "log_likelihood", "likelihood", "network")
 
@@ -32,3 +35,17 @@ def passed(owner: Any, name: str, *fields: str) -> Any:
                     if hasattr(one, name):
                         return getattr(one, name)
     raise AttributeError(f"{type(owner).__name__!r} object has no attribute {name!r}")
+
+
+def kept(*bound: Evaluator) -> dict[str, Array]:
+    """What evaluators inside another remember, for the restart; see `control_variates`.
+
+    Names of several are told apart by ``part0_``, ``part1_``...
+    """
+    if len(bound) == 1:
+        return dict(getattr(bound[0], "variables", {}))
+    return {
+        f"part{i}_{name}": array
+        for i, part in enumerate(bound)
+        for name, array in getattr(part, "variables", {}).items()
+    }

@@ -15,7 +15,7 @@ import numpy as np
 from mdnet.backend import Backend
 from mdnet.errors import PotentialError
 from mdnet.potentials._forms import Polynomial
-from mdnet.potentials._passing import passed
+from mdnet.potentials._passing import kept, passed
 from mdnet.potentials.base import Potential
 from mdnet.typing import Array, Evaluator, Layout
 
@@ -150,6 +150,10 @@ class _SumEvaluator:
     def parts(self) -> tuple[Evaluator, ...]:
         return tuple(self._bound)
 
+    @property
+    def variables(self) -> dict[str, Array]:
+        return kept(*self._bound)
+
     def forces(
         self, positions: Array, out: Array, call: int, energies: Array | None = None
     ) -> None:
@@ -244,6 +248,10 @@ class _ScaledEvaluator:
         self._bound, self._factor, self._xp = bound, factor, backend.xp
         self.full = bound.full
         self.polynomial = _mix((factor,), (bound.polynomial,))
+
+    @property
+    def variables(self) -> dict[str, Array]:
+        return kept(self._bound)
 
     def forces(
         self, positions: Array, out: Array, call: int, energies: Array | None = None
@@ -367,6 +375,11 @@ class PathEvaluator:
         self._energy = xp.empty(replicas, np.float64)
         self.set_parameter(parameter)
         self.full = start.full and end.full
+
+    @property
+    def variables(self) -> dict[str, Array]:
+        """What the ends remember, for the restart."""
+        return kept(*self._ends)
 
     @property
     def parameter(self) -> float:

@@ -54,6 +54,18 @@ class JaxPosterior(Posterior):
             network, likelihood, prior, data, weights, likelihood_temperature
         )
         self.host_reason = self._untraceable()
+        self._calls: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_calls": None}
+
+    @property
+    def calls(self) -> Any:
+        """Compiled functions of all engines; see `JaxNetwork.calls`."""
+        if self._calls is None:
+            network: Any = self.network
+            self._calls = network.calls(self.bound_likelihood(None))
+        return self._calls
 
     def to_jax(self, weights: Any, frame: int = -1, replica: int = 0) -> Any:
         """Parameters in their tree; see the function `to_jax`."""

@@ -32,7 +32,7 @@ import numpy as np
 from mdnet.backend import Backend
 from mdnet.potentials._checks import positive, positive_integer
 from mdnet.potentials._forms import Polynomial
-from mdnet.potentials._passing import passed
+from mdnet.potentials._passing import kept, passed
 from mdnet.potentials.base import Potential
 from mdnet.potentials.compose import check_parts
 from mdnet.typing import Array, Evaluator, Layout
@@ -154,6 +154,10 @@ class _LocalEntropyEvaluator:
         self._xp.subtract(copies, center, out=spring, casting="same_kind")
         self._xp.multiply(spring, self._coupling, out=spring)
         return spring
+
+    @property
+    def variables(self) -> dict[str, Array]:
+        return kept(self._bound)
 
     def forces(
         self, positions: Array, out: Array, call: int, energies: Array | None = None

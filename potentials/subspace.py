@@ -22,7 +22,7 @@ from mdnet.backend import Backend
 from mdnet.errors import PotentialError
 from mdnet.potentials._checks import fingerprint, finite_array
 from mdnet.potentials._forms import Polynomial
-from mdnet.potentials._passing import passed
+from mdnet.potentials._passing import kept, passed
 from mdnet.potentials.base import Potential, evaluator_xp
 from mdnet.potentials.compose import check_parts, spare
 from mdnet.potentials.directions import point
@@ -177,6 +177,10 @@ class _RestrictedEvaluator:
         self._force = spare(backend, replicas, model.part.size)
         self.full = self._bound.full
         self.polynomial = self._bound.polynomial  # of every parameter alone
+
+    @property
+    def variables(self) -> dict[str, Array]:
+        return kept(self._bound)
 
     def _embed(self, positions: Array) -> Array:
         for inside, outside in self._runs:
@@ -335,6 +339,10 @@ class _ProjectedEvaluator:
         self._positions = backend.zeros(shape, backend.state_dtype)
         self._force = spare(backend, replicas, model.part.size)
         self.full = self._bound.full
+
+    @property
+    def variables(self) -> dict[str, Array]:
+        return kept(self._bound)
 
     def _embed(self, positions: Array) -> Array:
         q = self._positions

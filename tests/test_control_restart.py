@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import mdnet
-from mdnet import integrators
+from mdnet import integrators, potentials
 
 from .test_control_variates import KINDS, classifier
 
@@ -37,3 +37,28 @@ def test_a_resumed_run_is_the_same_run(settings, word, tmp_path):
     kept = second._evaluator.variables
     assert bool(kept) == (settings["control_variate"] != "fixed")
     assert set(kept) <= set(second.state.variables)
+
+
+def test_composed_control_variates_resume_too(tmp_path):
+    """Sums, multiples and paths hand through what their parts remember."""
+    U = classifier()
+
+    def potential():
+        Ub = U.minibatch(20, order="replacement", control_variate="svrg", refresh=7)
+        flat = potentials.Harmonic(stiffness=np.full(U.size, 0.5))
+        return potentials.interpolate(0.5 * Ub + flat, Ub).at(0.3)
+
+    def simulation():
+        return mdnet.Simulation(
+            potential(), WORDS["BAOAB"], replicas=2, seed=4, backend="cpu"
+        )
+
+    whole, first = simulation(), simulation()
+    whole.run(40)
+    first.run(25, trajectory=tmp_path / "a.h5md", every=5)
+    second = mdnet.Simulation.resume(tmp_path / "a.h5md", potential())
+    second.run(15)
+    np.testing.assert_array_equal(whole.state.positions, second.state.positions)
+    names = set(second.state.variables)
+    assert "part0_part0_control_anchor" in names
+    assert "part1_control_anchor" in names

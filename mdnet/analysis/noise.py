@@ -310,6 +310,12 @@ def _from_forces(
         )
     device = _backend.resolve("cpu", "double")
     evaluator = potential.evaluator(device, run.replicas, seed)
+    if getattr(evaluator, "variables", None):
+        raise PotentialError(
+            "potential: the noise of a control variate depends on the forces before; "
+            "leave potential out to read it off the ledger, or see "
+            "potentials.force_variance"
+        )
     if evaluator.full:
         raise PotentialError(
             "potential: its forces use all data and have no noise; pass the "
