@@ -60,16 +60,16 @@ for _ in range(epochs):
         optimizer.step()
 
 # The same module as a potential energy: weights keep their names of the state_dict.
-scales = {name: 1.0 for name, _ in module.named_parameters()}
-scales |= {"0.weight": 0.5, "3.weight": 0.2, "6.weight": 1.0}
+scales = {name: 0.5 for name, _ in module.named_parameters()}
+scales |= {"3.weight": 0.2, "6.weight": 0.4}
 U = potentials.from_torch(
     module,
     likelihood="categorical",
     prior=potentials.GaussianPrior(scales),
     data=(images[kept], labels[kept]),
 )
-baoab = integrators.BAOAB(dt=0.01, temperature=1.0, friction=5.0)
-sim = mdnet.Simulation(U.minibatch(200), baoab, replicas=replicas, seed=0)
+baoab = integrators.BAOAB(dt=0.008, temperature=1.0, friction=5.0)
+sim = mdnet.Simulation(U.minibatch(300), baoab, replicas=replicas, seed=0)
 path = options.out / "torch_cnn.h5md"
 trained = U.initial(1)
 sim.run(steps, trajectory=path, every=every, progress=True, overwrite=True)

@@ -236,6 +236,24 @@ def test_a_device_gives_what_the_host_gives(batch, traced, monkeypatch):
     np.testing.assert_allclose(gradient.get(), U.gradient(start), atol=1e-8)
 
 
+def test_sampled_noise_and_scales_are_those_of_every_posterior():
+    y = X.sum(axis=1)
+    likelihoods = potentials.likelihoods
+    settings = {
+        "likelihood": likelihoods.Gaussian(noise=likelihoods.HalfCauchy(1.0)),
+        "prior": potentials.HierarchicalGaussianPrior(),
+        "data": (X, y),
+    }
+    ours = potentials.Posterior(potentials.MLP([4, 1], bias=False), **settings)
+    theirs = from_jax(linear, jnp.zeros((4, 1)), **settings)
+    assert theirs.size == ours.size > 4
+    q = ours.initial(3) + 0.1 * GENERATOR.normal(size=(3, ours.size))
+    np.testing.assert_allclose(theirs.energy(q), ours.energy(q), rtol=1e-12)
+    np.testing.assert_allclose(theirs.gradient(q), ours.gradient(q), atol=1e-9)
+    back = theirs.to_jax(q, replica=1)[:, 0]
+    np.testing.assert_array_equal(back, q[1, :4].astype(np.float32))
+
+
 # --- functions and trees of every kind ----------------------------------------------
 
 

@@ -19,26 +19,18 @@ from .physics_tools import z_scores
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
-GENERATOR = np.random.default_rng(3)
-X = GENERATOR.normal(size=(50, 4))
-Y = GENERATOR.integers(0, 3, 50)
-IMAGES = GENERATOR.normal(size=(30, 1, 8, 8))
+from .torch_tools import (  # noqa: E402
+    GENERATOR,
+    IMAGES,
+    Wrapped,
+    X,
+    Y,
+    cnn,
+    linear_after,
+    mlp,
+)
+
 MODES = ("auto", "vmap", "loop")
-
-
-def mlp():
-    return nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3))
-
-
-def cnn(*extra):
-    return nn.Sequential(
-        nn.Conv2d(1, 3, 3),
-        *extra,
-        nn.Tanh(),
-        nn.AvgPool2d(2),
-        nn.Flatten(),
-        nn.Linear(27, 3),
-    )
 
 
 def native(**settings):
@@ -59,19 +51,6 @@ def run(potential, steps, start, **settings):
     )
     sim.run(steps)
     return sim
-
-
-class Wrapped(nn.Module):
-    """A module made of a function, with parts of its own."""
-
-    def __init__(self, function, **parts):
-        super().__init__()
-        for name, part in parts.items():
-            setattr(self, name, part)
-        self.function = function
-
-    def forward(self, x):
-        return self.function(self, x)
 
 
 # --- the same numbers as our own network ----------------------------------------
@@ -193,13 +172,6 @@ def test_a_device_gives_what_the_host_gives(mode, batch):
 # --- modules of every kind -------------------------------------------------------
 
 
-def linear_after(layer, width):
-    def forward(self, x):
-        return self.out(self.layer(x)[0][:, -1])
-
-    return Wrapped(forward, layer=layer, out=nn.Linear(width, 3))
-
-
 CASES = {
     "conv": (lambda: cnn(), IMAGES, ""),
     "batch norm in eval mode": (lambda: cnn(nn.BatchNorm2d(3)).eval(), IMAGES, ""),
@@ -314,13 +286,31 @@ def test_data_may_be_tensors_and_data_sets():
     )
 
 
-def test_row_weights_and_noise_levels_are_those_of_every_posterior():
+def test_row_weights_and_temperatures_are_those_of_every_posterior():
     weights = GENERATOR.random(50)
     theirs = from_torch(mlp(), data=(X, Y), weights=weights, likelihood_temperature=2.0)
     ours = native(weights=weights, likelihood_temperature=2.0)
     q = ours.initial(2)
     np.testing.assert_allclose(theirs.energy(q), ours.energy(q), rtol=1e-12)
     np.testing.assert_allclose(theirs.gradient(q), ours.gradient(q), atol=1e-10)
+
+
+def test_sampled_noise_and_scales_are_those_of_every_posterior():
+    y = X.sum(axis=1)
+    likelihoods = potentials.likelihoods
+    settings = {
+        "likelihood": likelihoods.Gaussian(noise=likelihoods.HalfCauchy(1.0)),
+        "prior": potentials.HierarchicalGaussianPrior(),
+        "data": (X, y),
+    }
+    ours = potentials.Posterior(potentials.MLP([4, 1], bias=False), **settings)
+    theirs = from_torch(nn.Linear(4, 1, bias=False), **settings)
+    assert theirs.size == ours.size > 4
+    q = ours.initial(3) + 0.1 * GENERATOR.normal(size=(3, ours.size))
+    np.testing.assert_allclose(theirs.energy(q), ours.energy(q), rtol=1e-12)
+    np.testing.assert_allclose(theirs.gradient(q), ours.gradient(q), atol=1e-9)
+    back = theirs.to_torch(q, replica=1).weight.detach()
+    np.testing.assert_array_equal(back[0], q[1, :4].astype(np.float32))
 
 
 # --- starts and the way back -----------------------------------------------------
@@ -450,134 +440,6 @@ def test_linear_regression_is_sampled_at_its_temperature(T):
     # A temperature that is off by a fifth would be seen.
     assert z_scores(np.mean(temperatures, 0), 1.2 * T) > 5
     assert (z_scores(np.mean(squares, 0), 1.2 * T) > 5).any()
-
-
-# --- errors ----------------------------------------------------------------------
-
-
-def functional_dropout(self, x):
-    return nn.functional.dropout(self.layer(x))
-
-
-REFUSED = {
-    "not a module": (lambda: 3, "torch.nn.Module"),
-    "a class": (lambda: nn.Linear, "an instance"),
-    "batch norm": (
-        lambda: nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)),
-        r"1 \(BatchNorm1d\) is in train mode.*not a function of the weights.*eval",
-    ),
-    "batch statistics": (
-        lambda: nn.Sequential(
-            nn.Linear(4, 3), nn.BatchNorm1d(3, track_running_stats=False)
-        ).eval(),
-        "no running statistics",
-    ),
-    "dropout": (
-        lambda: nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.1)),
-        r"1 \(Dropout\) drops units.*not a function of the weights.*module\.eval\(\)",
-    ),
-    "dropout of a recurrent layer": (
-        lambda: linear_after(nn.GRU(4, 3, 2, dropout=0.1), 3),
-        r"layer \(GRU\) drops units",
-    ),
-    "dropout as a function": (
-        lambda: Wrapped(functional_dropout, layer=nn.Linear(4, 3)),
-        "answers differently.*not a function of the weights",
-    ),
-    "a mean over the batch": (
-        lambda: Wrapped(
-            lambda self, x: self.layer(x - x.mean(0)), layer=nn.Linear(4, 3)
-        ),
-        "beside other rows",
-    ),
-    "nothing to sample": (
-        lambda: nn.Linear(4, 3).requires_grad_(False),
-        "requires_grad",
-    ),
-    "no parameters": (lambda: nn.ReLU(), "nothing to sample"),
-    "complex": (
-        lambda: nn.Linear(4, 3, dtype=torch.complex64),
-        "'weight' has type torch.complex64",
-    ),
-    "lazy": (lambda: nn.LazyLinear(3), "has no shape yet"),
-    "a tuple": (
-        lambda: Wrapped(lambda self, x: (self.layer(x), x), layer=nn.Linear(4, 3)),
-        "returns tuple",
-    ),
-    "other outputs": (
-        lambda: Wrapped(lambda self, x: self.layer(x)[None], layer=nn.Linear(4, 3)),
-        r"returns shape \(1, 2, 3\)",
-    ),
-    "a scalar": (
-        lambda: Wrapped(lambda self, x: self.layer(x).mean(), layer=nn.Linear(4, 3)),
-        r"returns shape \(\)",
-    ),
-    "other inputs": (lambda: nn.Linear(7, 3), r"cannot take inputs \(2, 4\)"),
-}
-
-
-@pytest.mark.parametrize("case", REFUSED)
-def test_refuses(case):
-    build, message = REFUSED[case]
-    with pytest.raises(PotentialError, match=message):
-        from_torch(build(), data=(X, Y))
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"data": None}, "expected a pair"),
-        ({"data": (X,)}, "expected a pair"),
-        ({"data": (X[:0], Y[:0])}, "n > 0"),
-        ({"data": (X[:, 0], Y)}, "at least one axis"),
-        ({"data": (X.astype(str), Y)}, "real numbers"),
-        ({"data": (np.where(X > 2, np.nan, X), Y)}, "NaN"),
-        ({"data": (X, Y + 1)}, "labels from 1 to 3"),
-        ({"data": (X, Y[:-1])}, "y has shape"),
-        ({"vectorize": "fast"}, "vectorize='fast'"),
-        ({"start": "prior"}, "start='prior'"),
-        ({"prior": potentials.GaussianPrior({"w": 1.0})}, "0.weight"),
-    ],
-)
-def test_refuses_settings(settings, message):
-    with pytest.raises(PotentialError, match=message):
-        from_torch(mlp(), **{"data": (X, Y)} | settings)
-
-
-def test_refuses_a_plain_attribute_where_it_fails():
-    module = Wrapped(lambda self, x: self.layer(x) @ self.turn, layer=nn.Linear(4, 3))
-    module.turn = torch.eye(3)
-    U = from_torch(module, data=(X, Y))
-    q = U.initial(1)
-    U.energy(q.astype(np.float32))
-    with pytest.raises(PotentialError, match="register_buffer"):
-        U.energy(q)
-
-
-def test_refuses_weights_that_are_not_the_modules(tmp_path):
-    U = from_torch(mlp(), data=(X, Y))
-    good = np.zeros((4, 2, U.size))
-    for weights, where, message in [
-        (good[..., 1:], {}, "weights have shape"),
-        (good[None], {}, "weights have shape"),
-        (good, {"frame": 4}, "frame=4: the weights have 4 frames"),
-        (good, {"replica": 2}, "replica=2"),
-        (good[0], {"replica": -3}, "replica=-3"),
-    ]:
-        with pytest.raises(PotentialError, match=message):
-            U.to_torch(weights, **where)
-    sim = run(native(), 2, native().initial(1))
-    sim.run(2, trajectory=tmp_path / "run.h5md", every=1)
-    with pytest.raises(PotentialError, match="the run holds tensors"):
-        U.to_torch(mdnet.open(tmp_path / "run.h5md"))
-    with pytest.raises(PotentialError, match=r"torch\.nn\.Module"):
-        to_torch(native(), good)
-
-
-def test_predict_refuses_images_of_another_shape():
-    U = from_torch(cnn(), data=(IMAGES, Y[:30]))
-    with pytest.raises(PotentialError, match="X has shape"):
-        U.predict(U.initial(1), IMAGES[..., 1:])
 
 
 SNIPPETS = re.compile(r"^```python torch\n(.*?)^```$", re.MULTILINE | re.DOTALL)
