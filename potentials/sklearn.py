@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from mdnet.errors import BackendError, PotentialError
-from mdnet.kernels.codes import ACTIVATIONS
 from mdnet.potentials.likelihoods import Likelihood
 from mdnet.potentials.networks import MLP
 from mdnet.potentials.posterior import Posterior
@@ -207,11 +206,7 @@ def _perceptron(estimator: Any) -> _Layers:
             f"{type(estimator).__name__} ends in {out!r}: expected one of "
             f"{', '.join(kinds)}; fit it with another loss"
         )
-    if inner not in ACTIVATIONS:
-        raise PotentialError(
-            f"activation={inner!r} of {type(estimator).__name__}: expected one of "
-            f'{", ".join(ACTIVATIONS)}; fit it with activation="tanh"'
-        )
+    inner = "sigmoid" if inner == "logistic" else inner
     weights = [np.asarray(w, np.float64).T for w in estimator.coefs_]
     return weights, list(estimator.intercepts_), inner, kinds[out]
 

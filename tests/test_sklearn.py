@@ -31,6 +31,7 @@ def perceptron(kind="Classifier", **settings):
 
 CLASSIFIERS = {
     "perceptron, classes": (perceptron(activation="tanh"), COLOURS, "categorical"),
+    "perceptron, logistic": (perceptron(activation="logistic"), COLOURS, "categorical"),
     "perceptron, yes or no": (perceptron(), TALL, "bernoulli"),
     "perceptron, several": (perceptron(), SEVERAL, "bernoulli"),
     "logistic, classes": (linear_model.LogisticRegression(), COLOURS, "categorical"),
@@ -119,7 +120,6 @@ def with_pipeline():
     ("estimator", "y", "message"),
     [
         (perceptron(), None, "not fitted"),
-        (perceptron(activation="logistic"), TALL, "activation='logistic'"),
         (with_pipeline(), TALL, r"pipeline\[-1\]"),
         (linear_model.RidgeClassifier(), TALL, "estimator=RidgeClassifier"),
         (linear_model.PoissonRegressor(), np.abs(REAL), "estimator=PoissonRegressor"),
