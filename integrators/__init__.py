@@ -22,6 +22,7 @@ from mdnet.integrators.hamiltonian import (
 from mdnet.integrators.hmc import GHMC, HMC, MALA, MCLMC, NUTS, RandomWalkMetropolis
 from mdnet.integrators.isokinetic import Isokinetic
 from mdnet.integrators.langevin import ABOBA, BAO, BAOA, BAOAB, OABAO, OBABO
+from mdnet.integrators.masses import rmsprop_mass
 from mdnet.integrators.multistep import RESPA
 from mdnet.integrators.noise_matched import SGHMC, NoiseMatched
 from mdnet.integrators.nose_hoover import NoseHoover
@@ -82,5 +83,6 @@ __all__ = [
     "Yoshida4",
     "from_description",
     "parse",
+    "rmsprop_mass",
     "table",
 ]

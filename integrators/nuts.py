@@ -247,6 +247,13 @@ class Tree(Tested):
 
     def _turns(self, one: Array, other: Array, total: Array) -> Array:
         """The criterion, for momenta at two ends and their sum between: (R,) bool."""
+        if self.context.backend.name == "cpu":
+            from mdnet.kernels.surfaces import spans
+
+            out = np.empty((2, len(one)))
+            spans(one, other, total, self.context.inverse_mass, out)
+            back: Array = (out <= 0).any(axis=0)
+            return back
         inner = (total - 0.5 * (one + other)) * self.context.inverse_mass
         xp = self.context.backend.xp
         return (xp.sum(one * inner, axis=1) <= 0) | (xp.sum(other * inner, axis=1) <= 0)

@@ -79,8 +79,12 @@ def stability(potential: Potential, integrator: Any, full: bool) -> None:
     stiffness = getattr(potential, "largest_stiffness", None)
     if stiffness is None or stiffness <= 0 or not full:
         return
-    least = float(np.min(integrator.mass))
-    curvature = stiffness / least * (1 + 1e-6)  # the limit itself is beyond it
+    mass = np.asarray(integrator.mass, np.float64)
+    least = float(mass.min())
+    curvature = stiffness / least
+    if mass.ndim == 1 and hasattr(potential, "largest_curvature"):
+        curvature = potential.largest_curvature(mass)
+    curvature *= 1 + 1e-6  # the limit itself is beyond it
     integrator = getattr(integrator, "integrator", integrator)  # what one is made of
     if integrator.growth(curvature) < 1 + 1e-7:
         return
@@ -92,9 +96,12 @@ def stability(potential: Potential, integrator: Any, full: bool) -> None:
         stable = part.growth(curvature) < 1 + 1e-7
         low, high = (middle, high) if stable else (low, middle)
     bound = low * float(dt.max())
+    many = f"array of {dt.size} values up to {dt.max():.6g}"
+    shown = many if dt.size > 4 else schedules.describe(integrator.dt)
     raise SchemeError(
-        f"dt={schedules.describe(integrator.dt)} is beyond the stability "
+        f"dt={shown} is beyond the stability "
         f"limit dt < {bound:.6g} of {integrator.name} for this potential "
-        f"(largest stiffness {stiffness:.6g}, smallest mass {least:.6g}); "
+        f"(largest stiffness {stiffness:.6g}, smallest mass {least:.6g}, "
+        f"largest ratio of the two {curvature:.6g}); "
         f"take dt <= {bound / 2:.3g}"
     )

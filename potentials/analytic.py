@@ -99,6 +99,10 @@ class Harmonic(Potential):
         """Largest eigenvalue of the Hessian: what limits the time step."""
         return float(self.stiffness.max())
 
+    def largest_curvature(self, mass: Array) -> float:
+        """Largest k/m, for masses of each parameter, (D,)."""
+        return float((self.stiffness / mass).max())
+
     def evaluator(self, backend: Backend, replicas: int, seed: int = 0) -> Evaluator:  # noqa: ARG002
         """Bind to a backend; see `mdnet.typing.Evaluator`."""
         k, c = float(self.stiffness[0]), float(self.center[0])

@@ -126,6 +126,12 @@ class LinearRegression(Potential):
         """Largest eigenvalue of the Hessian: what limits the time step."""
         return float(np.linalg.eigvalsh(self._hessian)[-1])
 
+    def largest_curvature(self, mass: Array) -> float:
+        """Largest eigenvalue of M^-1 H, for masses of each parameter, (D,)."""
+        root = np.sqrt(np.broadcast_to(mass, self.size))
+        scaled = self._hessian / np.outer(root, root)
+        return float(np.linalg.eigvalsh(scaled)[-1])
+
     def evaluator(self, backend: Backend, replicas: int, seed: int = 0) -> Evaluator:  # noqa: ARG002
         """Bind to a backend; see `mdnet.typing.Evaluator`."""
         form = Form(
