@@ -205,7 +205,7 @@ HEAD = (
 def save(out: Path, scores: dict[str, list[Score]]) -> None:
     """Write the table and every split's scores."""
     out.mkdir(parents=True, exist_ok=True)
-    body = "\n".join(row(name, found) for name, found in scores.items() if found)
+    body = "\n".join(row(name, scores[name]) for name in SETS if scores.get(name))
     text = (
         "# Networks of 50 hidden units on the UCI sets\n\n"
         "Posterior mean and mixture over all draws and replicas, mean ± standard "
