@@ -25,6 +25,7 @@ from mdnet.typing import Array, Schedule
 __all__ = ["Stepper"]
 
 _CHUNK = 4096  # steps of scheduled coefficients handed over at once
+_ROOM = 2**20  # pairs of coefficients that they may be
 _Operation = tuple[int, int, int, int]
 _Letter = tuple[int, int, int]
 
@@ -316,8 +317,12 @@ class Stepper:
         self._final_step(probe)
 
     def _many_whole(self, program: Program, steps: int) -> None:
+        most = _CHUNK
+        if self._scheduled:
+            wide = self.state.replicas * self.engine.group_count
+            most = max(1, min(_CHUNK, _ROOM // (wide * program.columns.size)))
         while steps:
-            chunk = min(steps, _CHUNK)
+            chunk = min(steps, most)
             self._run(program, self.state.step, chunk)
             self._count(chunk)
             steps -= chunk

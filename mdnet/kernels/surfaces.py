@@ -1,7 +1,9 @@
-"""Motion on spheres and inside walls, compiled for the CPU.
+"""Motion on spheres and inside walls, and sums along rows, compiled for the CPU.
 
 A surface is a range of neighbouring parameters; each thread takes one of one replica.
-`mdnet.kernels.surface_arrays` is the same in arrays, and runs on devices.
+`mdnet.kernels.surface_arrays` is the same in arrays, and runs on devices.  Momenta on
+the sphere of all parameters, and trajectories that turn back, need the sums of whole
+replicas (`products`, `turn`, `spans`).
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
-__all__ = ["bounce", "fold", "products", "project", "rotate", "turn"]
+__all__ = ["bounce", "fold", "products", "project", "rotate", "spans", "turn"]
 
 _SUMS = {"reassoc", "contract", "nsz"}  # sums in lanes; NaN and infinity stay
 
@@ -163,3 +165,23 @@ def turn(p, f, keep, push):  # type: ignore[no-untyped-def]
     """Make p keep p + push f, with a factor of either a replica."""
     for r in prange(p.shape[0]):
         _turn(p[r], f[r], keep[r], push[r])
+
+
+@njit(error_model="numpy", fastmath=_SUMS)
+def _spans(one, other, total, inverse):  # type: ignore[no-untyped-def]
+    first, last, single = 0.0, 0.0, inverse.size == 1
+    for j in range(one.size):
+        a, b = np.float64(one[j]), np.float64(other[j])
+        inner = (np.float64(total[j]) - 0.5 * (a + b)) * (
+            inverse[0] if single else inverse[j]
+        )
+        first += a * inner
+        last += b * inner
+    return first, last
+
+
+@njit(parallel=True, cache=True, error_model="numpy", fastmath=_SUMS)
+def spans(one, other, total, inverse, out):  # type: ignore[no-untyped-def]
+    """Momenta at two ends along their sum between, less half of both: (2, R)."""
+    for r in prange(one.shape[0]):
+        out[0, r], out[1, r] = _spans(one[r], other[r], total[r], inverse)
