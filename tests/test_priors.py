@@ -49,7 +49,7 @@ def log_pdf(law, known, s):
     return known.logpdf(s)
 
 
-@pytest.mark.parametrize(("law", "known"), LAWS, ids=str)
+@pytest.mark.parametrize(("law", "known"), LAWS, ids=[str(law) for law, _ in LAWS])
 def test_laws_against_scipy(law, known):
     s = np.exp(np.linspace(-3, 3, 13))
     l = np.log(s)
