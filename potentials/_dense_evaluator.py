@@ -57,8 +57,6 @@ class DenseEvaluator:
         n_data = Y.shape[0]
         count = n_data if batch is None else batch.size
         code, strength = model.likelihood.kernel  # type: ignore[attr-defined]
-        work = dense.kernel()
-        self._work, self._address = work.ctypes, work.address
         self._spread = native.spread
 
         # A slot: panels of inputs, targets, 3 rows of the likelihood, then z and a of
@@ -76,7 +74,9 @@ class DenseEvaluator:
         starts = at[2] + stride * (np.cumsum(rows) - rows)
         layers[:, dense.Z], layers[:, dense.A] = starts, starts + stride * units
         padded = _pad(layers, per)
-        partial = padded <= self.PARTIAL
+        partial = bool(padded <= self.PARTIAL)
+        work = dense.kernel(partial)
+        self._work, self._address = work.ctypes, work.address
         # Blocks that are transposed may reach beyond the last layer's inputs.
         length = -(-int(at[2] + stride * (rows.sum() + per)) // 64) * 64
 
@@ -119,8 +119,6 @@ class DenseEvaluator:
         activation = ACTIVATIONS[model.network.activation]  # type: ignore[attr-defined]
         kind = self._dtype
         functions = {
-            "pick": intake.pick(kind),
-            "gather": intake.gather(X.dtype, kind),
             "column": products.column(kind),
             "turn": products.turn(kind),
             "plus": products.plus(kind),
@@ -134,6 +132,9 @@ class DenseEvaluator:
         }
         addresses = {name: array.ctypes.data for name, array in arrays.items()}
         still = addresses.pop("still", 0)
+        if batch is not None or not still:  # what is never used is not compiled
+            functions["pick"] = intake.pick(kind)
+            functions["gather"] = intake.gather(X.dtype, kind)
         k0, k1 = random.seed_words(seed)
         common = {
             "replicas": replicas,
@@ -153,7 +154,6 @@ class DenseEvaluator:
             "target_at": at[0],
             "work_at": at[1],
             "length": length,
-            "partial": partial,
             "padded_size": padded,
             "own": own,
             "X_row": X.strides[0] // X.itemsize,
@@ -168,12 +168,14 @@ class DenseEvaluator:
         }
 
         def table(rows: int, b: Batch | None) -> Table:
+            place = still if b is None else 0
+            order = ORDERS["full" if b is None else b.order]
             settings = {
-                "still": still if b is None else 0,
+                "still": place,
                 "batch": rows,
                 "rows": _chunk_rows(rows),
                 "chunks": -(-rows // _chunk_rows(rows)),
-                "draw": intake.draw(ORDERS["full" if b is None else b.order]).address,
+                "draw": 0 if place else intake.draw(order).address,
                 "shared": b is not None and b.shared,
                 "scale": n_data / rows,
             }

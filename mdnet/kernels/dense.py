@@ -75,7 +75,7 @@ _FIELDS = {
         target_at work_at length own X X_row X_column Y q out energies slots scratch
         index words losses layer_table block_table priors draw pick gather column turn
         dots row_sums edge activate loss finish prior yield_
-        still still_length turned_at plus parts totals partial padded_size
+        still still_length turned_at plus parts totals padded_size
     """,
     np.float64: "scale sign strength constant",
 }
@@ -326,8 +326,11 @@ def _await(t: Any, address: Any, tasks: Any) -> None:
             call(t.yield_, (), np.int32)
 
 
-def _work(version: int) -> Any:
-    """Write the kernel; ``version`` is part of its key on disk."""
+def _work(partial: bool, version: int) -> Any:
+    """Write the kernel; ``version`` is part of its key on disk.
+
+    ``partial`` is a constant of the closure: Numba drops the other branch.
+    """
 
     def work(address: Any) -> Any:
         t = record(address, _RECORD)
@@ -349,7 +352,11 @@ def _work(version: int) -> Any:
                 task -= tasks
                 start += tasks
                 if t.mode == PIECES and phase % 2 == 0:
-                    phase, tasks = phase + 1, R * (1 if t.partial else t.blocks)
+                    phase += 1
+                    if partial:
+                        tasks = R
+                    else:
+                        tasks = R * t.blocks
                 elif t.mode == PIECES and base + here < chunks:
                     base += here
                     here = min(t.share, chunks - base)
@@ -369,7 +376,9 @@ def _work(version: int) -> Any:
             elif gathers:
                 low, high = base, base + here
                 finishes = high == chunks
-                if not t.partial:
+                if partial:
+                    last = first
+                else:
                     r, first = task // t.blocks, task % t.blocks
                     last = first + 1
             elif not whole:
@@ -381,22 +390,25 @@ def _work(version: int) -> Any:
             for c in range(low, high):
                 place = r * t.share + c - base if t.mode == PIECES else me
                 # Chunks that leave their gradients alone need no slot of their own.
-                slot = t.slots + size * t.length * (me if t.partial else place)
-                part = t.parts + size * t.padded_size * place
+                slot = t.slots + size * t.length * place
+                if partial:
+                    slot = t.slots + size * t.length * me
                 if not gathers:
                     losses[r, c] = _chunk(t, layers, q, slot, own, me, r, c)
-                if t.partial and t.mode != ENERGIES:
-                    if not gathers:
+                if partial:
+                    part = t.parts + size * t.padded_size * place
+                    if not gathers and t.mode != ENERGIES:
                         to = total if whole and c == 0 else part
                         _partial(t, layers, slot, own, c, to)
                     if gathers or (whole and c > 0):
                         fresh = np.int64(1 if c == 0 else 0)
                         call(t.plus, (total, part, t.padded_size, fresh), np.int64)
-                    continue
-                for b in range(first, last):
-                    _weights(t, layers, blocks[b], slot, own, c, low, high, out)
-            if finishes and t.partial:
-                _unpad(t, layers, priors, total, q, out)
+                else:
+                    for b in range(first, last):
+                        _weights(t, layers, blocks[b], slot, own, c, low, high, out)
+            if partial:
+                if finishes:
+                    _unpad(t, layers, priors, total, q, out)
             elif finishes:
                 for b in range(first, last):
                     l, k, end = blocks[b, 0], blocks[b, 1], blocks[b, 2]
@@ -409,8 +421,11 @@ def _work(version: int) -> Any:
 
 
 @cache
-def kernel() -> Any:
+def kernel(partial: bool) -> Any:
     """Compile the C function ``int64 (table)``, the same for every precision.
+
+    If ``partial``, chunks make whole gradients, which are added up; else blocks of
+    weights are summed over chunks.
 
     Each worker calls it once with the address of the same `TABLE`, whose counters
     ``next``, ``done`` and ``worker`` start at zero.  Arrays of the table:
@@ -425,7 +440,7 @@ def kernel() -> Any:
     still (chunks, still_length)        panels, targets and, from ``turned_at``, inputs
                                         (inputs, rows) of all data; or address 0
     parts, totals (slots, padded_size)  padded gradients: of a chunk, and the sum so far
-                                        of a worker or a replica, if ``partial`` is 1
+                                        of a worker or a replica, if ``partial``
     index, words                        (workers, CHUNK) int64, and
                                         (workers, WORDS) uint32
     losses (R, chunks)                  float64
@@ -435,5 +450,5 @@ def kernel() -> Any:
     The other addresses are C functions: those of `products` and `pointwise`, `draw`,
     `pick`, `gather`, and ``yield_``, which may be 0.
     """
-    source = _work(fingerprint(native, products, tiles))
+    source = _work(partial, fingerprint(native, products, tiles))
     return cfunc(types.int64(types.int64), cache=True, error_model="numpy")(source)
