@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from mdnet import random
 from mdnet.errors import SchemeError
 from mdnet.integrators.letters import ALPHABET
 
@@ -208,7 +209,7 @@ def parse(word: str | Iterable[Operation]) -> Scheme:
     ------
     SchemeError
         Unknown letters, no drift or no kick, shares of a letter that do not add up to
-        one, or marks that do not fit.
+        one, marks that do not fit, or more than 16 baths or tests.
 
     Examples
     --------
@@ -250,6 +251,14 @@ def parse(word: str | Iterable[Operation]) -> Scheme:
             raise SchemeError(
                 f"word={word!r}: the shares of {letter!r} add up to {total:.12g}, "
                 "expected 1; scale them so that every letter makes one whole step"
+            )
+    most = random.STREAMS[random.STREAM_NOISE]
+    for what, marks in (("baths", "OD"), ("tests", "{")):
+        count = sum(letter in marks for letter, _ in merged)
+        if count > most:  # the next would draw what momenta and batches draw
+            raise SchemeError(
+                f"word={word!r} has {count} {what}: expected at most {most}, each with "
+                "random numbers of its own; take a shorter word and more steps"
             )
     return Scheme(tuple(merged))
 

@@ -1,6 +1,7 @@
 """The papers, books and programs that mdnet rests on, and their BibTeX entries.
 
-One paragraph of the table is one of them.  Which of them a run used is the business of
+One paragraph of the table is one of them; potentials have theirs in
+`mdnet.bibliography_potentials`.  Which of them a run used is the business of
 `mdnet.citations`.
 """
 
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from mdnet._version import __version__
+from mdnet.bibliography_potentials import POTENTIALS
 
 __all__ = ["MDNET", "Reference", "references"]
 
@@ -72,7 +74,8 @@ class Reference:
     def short(self) -> str:
         """Family names, journal, year and identifier."""
         names = [name.split(". ")[-1] for name in self.authors.split(" and ")]
-        who = " and ".join(names) if len(names) < 3 else f"{names[0]} et al."
+        many = len(names) > 2 or names[-1] == "others"
+        who = f"{names[0]} et al." if many else " and ".join(names)
         place = " ".join(part for part in (self.where, self.volume) if part)
         spot = ", ".join(p for p in (who, place, self.pages.split("-")[0]) if p)
         return " ".join(
@@ -102,7 +105,7 @@ MDNET = Reference(
 def references() -> Mapping[str, Reference]:
     """Every reference known, by its key."""
     out = {MDNET.key: MDNET}
-    for paragraph in _TABLE.strip().split("\n\n"):
+    for paragraph in (_TABLE + POTENTIALS).strip().split("\n\n"):
         head, authors, *title, place = paragraph.split("\n")
         key, kind, identifier = (part.strip() for part in head.split("|"))
         where, volume, pages, year = (part.strip() for part in place.split("|"))
@@ -331,6 +334,21 @@ B. Leimkuhler and C. Matthews and J. Weare
 Ensemble preconditioning for Markov chain Monte Carlo simulation
 Stat. Comput. | 28 | 277-290 | 2018
 
+bennett1975 | article | doi:10.1016/0021-9991(75)90077-7
+C. H. Bennett
+Mass tensor molecular dynamics
+J. Comput. Phys. | 19 | 267-279 | 1975
+
+li2016 | inproceedings | doi:10.1609/aaai.v30i1.10200
+C. Li and C. Chen and D. Carlson and L. Carin
+Preconditioned stochastic gradient Langevin dynamics for deep neural networks
+Proc. 30th AAAI Conference on Artificial Intelligence | 30 | | 2016
+
+wenzel2020 | inproceedings | arXiv:2002.02405
+F. Wenzel and others
+How good is the Bayes posterior in deep neural networks really?
+International Conference on Machine Learning | | | 2020
+
 evans1983 | article | doi:10.1016/0375-9601(83)90256-6
 D. J. Evans and G. P. Morriss
 The isothermal/isobaric molecular dynamics ensemble
@@ -346,37 +364,6 @@ P. Minary and G. J. Martyna and M. E. Tuckerman
 Algorithms and novel applications based on the isokinetic ensemble. I. Biophysical and
 path integral molecular dynamics
 J. Chem. Phys. | 118 | 2510-2526 | 2003
-
-neal1996 | book | doi:10.1007/978-1-4612-0745-0
-R. M. Neal
-Bayesian Learning for Neural Networks
-Springer | | | 1996
-
-mackay1992 | article | doi:10.1162/neco.1992.4.3.415
-D. J. C. MacKay
-Bayesian interpolation
-Neural Comput. | 4 | 415-447 | 1992
-
-neal2003 | article | doi:10.1214/aos/1056562461
-R. M. Neal
-Slice sampling
-Ann. Stat. | 31 | 705-767 | 2003
-
-muller1979 | article | doi:10.1007/BF00547608
-K. Müller and L. D. Brown
-Location of saddle points and minimum energy paths by a constrained simplex optimization
-procedure
-Theor. Chim. Acta | 53 | 75-93 | 1979
-
-rosenbrock1960 | article | doi:10.1093/comjnl/3.3.175
-H. H. Rosenbrock
-An automatic method for finding the greatest or least value of a function
-Comput. J. | 3 | 175-184 | 1960
-
-pagani2022 | article | doi:10.1111/sjos.12532
-F. Pagani and M. Wiegand and S. Nadarajah
-An n-dimensional Rosenbrock distribution for Markov chain Monte Carlo testing
-Scand. J. Stat. | 49 | 657-680 | 2022
 
 rugh1997 | article | doi:10.1103/PhysRevLett.78.772
 H. H. Rugh

@@ -2,7 +2,8 @@
 
 `bibtex` writes them, `cite` returns them.  The papers are in `mdnet.bibliography`; an
 integrator is tied to its own by its entry in `mdnet.integrators.catalog`, everything
-else by `_USES`.
+else by `_USES`: potentials, their layers, likelihoods and priors by the kinds and names
+that their `describe` gives.
 """
 
 from __future__ import annotations
@@ -19,11 +20,64 @@ __all__ = ["bibtex", "cite"]
 
 _USES: dict[str, tuple[str, ...]] = {
     # potentials
+    "Committee": ("saad1995",),
+    "EnergyUmbrella": ("torrie1977",),
     "Funnel": ("neal2003",),
+    "GradedHopfield": ("hopfield1984",),
+    "Hopfield": ("hopfield1982", "amit1985", "personnaz1985"),
     "LinearRegression": ("mackay1992",),
+    "LocalEntropy": ("baldassi2016", "chaudhari2019"),
+    "ModernHopfield": ("ramsauer2021",),
     "MullerBrown": ("muller1979",),
     "Posterior": ("neal1996",),
+    "ProbabilisticPCA": ("tipping1999",),
+    "RBM": ("smolensky1986", "hinton2002", "salakhutdinov2008"),
+    "RBMPosterior": ("smolensky1986",),
+    "RBMTrainer": ("smolensky1986", "tieleman2008", "hinton2002"),
+    "RandomEnergyModel": ("derrida1981",),
+    "Restraint": ("torrie1977",),
     "Rosenbrock": ("rosenbrock1960", "pagani2022"),
+    "SherringtonKirkpatrick": ("sherrington1975", "thouless1977", "plefka1982"),
+    "SphericalSpinGlass": ("crisanti1992", "kosterlitz1976"),
+    "TeacherPerceptron": ("gardner1989", "gyorgyi1990", "seung1992"),
+    "VariationalAutoencoder": ("kingma2014",),
+    # gradients of Boltzmann machines ("ais" is below)
+    "cd": ("hinton2002",),
+    "tap": ("gabrie2015", "plefka1982"),
+    # layers, and how they begin
+    "Conv2d": ("lecun1998",),
+    "FilterResponseNorm": ("singh2020",),
+    "LayerNorm": ("ba2016",),
+    "LeNet5": ("lecun1998",),
+    "Orthogonal": ("saxe2014",),
+    "ResNetFRN": ("he2016", "singh2020"),
+    "Residual": ("he2016",),
+    "VarianceScaling": ("lecun1998efficient", "glorot2010", "he2015"),
+    # likelihoods and priors
+    "half_cauchy": ("gelman2006",),
+    "heteroscedastic": ("nix1994",),
+    "hierarchical_gaussian": ("neal1996",),
+    "horseshoe": ("carvalho2010",),
+    "ordinal": ("mccullagh1980",),
+    "student_t": ("lange1989",),
+    # control variates of minibatches
+    "fixed": ("baker2019",),
+    "saga": ("defazio2014", "dubey2016"),
+    "svrg": ("johnson2013", "dubey2016"),
+    # what is done with potentials
+    "align": ("ainsworth2023", "sussmann1992"),
+    "committee_error": ("saad1995",),
+    "committee_plateau": ("saad1995",),
+    "flip_labels": ("zhang2017",),
+    "gibbs_learning_curve": ("gyorgyi1990", "seung1992"),
+    "hessian_vector": ("pearlmutter1994",),
+    "hopfield_capacity": ("amit1985",),
+    "hopfield_overlap": ("amit1985",),
+    "random_basis": ("li2018",),
+    # integrators beside the catalogue, and their masses
+    "PreconditionedSGLD": ("welling2011", "li2016"),
+    "masses": ("bennett1975",),
+    "rmsprop_mass": ("li2016", "wenzel2020"),
     # what a run records, and how it is made
     "gradient_square": ("rugh1997", "butler1998"),
     "laplacian": ("hutchinson1989",),
@@ -52,6 +106,14 @@ _USES: dict[str, tuple[str, ...]] = {
     "thermodynamic_integration": ("friel2008",),
 }
 """Names of potentials, recorded series and estimators, and the papers behind them."""
+
+_KINDS = {
+    "Constrained": "BAOAB on surfaces",
+    "RESPA": "RESPA of BAOAB",
+    "ReplicaExchange": "ReplicaExchange of BAOAB",
+    "SimulatedTempering": "SimulatedTempering of BAOAB",
+}
+"""Kinds of integrators that take other words, and their entries in the catalogue."""
 
 
 def cite(what: Any) -> tuple[Reference, ...]:
@@ -106,6 +168,8 @@ def _keys(what: Any) -> list[str]:
         return keys + list(_USES["trajectory"] if "trajectory" in config else ())
     if hasattr(what, "describe"):
         return _described(what.describe())
+    if type(what).__name__ in _USES and type(what).__module__.startswith("mdnet."):
+        return list(_USES[type(what).__name__])
     if isinstance(what, Iterable):
         return [key for one in what for key in _keys(one)]
     raise SchemeError(
@@ -139,25 +203,46 @@ def _described(record: Mapping[str, Any]) -> list[str]:
     """Keys of the description of a run, an integrator or a potential."""
     if "integrator" in record and "potential" in record:
         return [
-            *_described(record["integrator"]),
+            *_moving(record["integrator"]),
             *_described(record["potential"]),
             *_USES["random"],
         ]
-    integrators = _catalogue()
-    if record.get("name") in integrators:
-        return list(integrators[str(record["name"])])
     if "word" in record:
-        return list(_USES["words"])
+        return _moving(record)
     if record.get("kind") == "Custom":  # named by the user
         return []
     keys: list[str] = []
-    for name in (record.get("kind"), record.get("name")):
+    for name in (record.get("kind"), record.get("name"), record.get("estimator")):
         if isinstance(name, str):
             keys += _USES.get(name, ())
     for value in record.values():  # the parts of sums and paths
         for part in value if isinstance(value, list) else [value]:
             if isinstance(part, Mapping):
                 keys += _described(part)
+    return keys
+
+
+def _moving(record: Mapping[str, Any]) -> list[str]:
+    """Keys of the description of an integrator."""
+    integrators = _catalogue()
+    kind, word = record.get("kind"), str(record.get("word", "")).replace(" ", "")
+    keys = list(integrators.get(_KINDS.get(str(kind), ""), ()))
+    inner = record.get("integrator")
+    if isinstance(inner, Mapping):
+        return keys + _moving(inner)
+    if kind in _USES:
+        keys += _USES[str(kind)]
+    elif record.get("name") in integrators:
+        keys += integrators[str(record["name"])]
+    else:
+        keys += integrators.get(word, _USES["words"])
+    learnt = record.get("tuning") or {}
+    if (
+        isinstance(record.get("mass"), list)
+        or "metric" in record
+        or learnt.get("masses")
+    ):
+        keys += _USES["masses"]
     return keys
 
 

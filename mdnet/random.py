@@ -8,9 +8,10 @@ parameter ``t + w`` reads lane ``w // m`` of counter block ``t // 4 + w % m``, w
 unit nor a GPU has to shuffle.
 
 Layout of a counter: ``(block, replica, step mod 2^32, stream + 256 (step div 2^32))``;
-the key is the 64-bit seed.  The scalar functions are plain Python: `mdnet.kernels`
-compiles them for the CPU and for CUDA.  The array functions are their NumPy
-counterpart and the reference they are tested against.
+the key is the 64-bit seed.  `STREAMS` lists the streams in use: a new one is given its
+place there, and no module has a number of its own.  The scalar functions are plain
+Python: `mdnet.kernels` compiles them for the CPU and for CUDA.  The array functions are
+their NumPy counterpart and the reference they are tested against.
 
 References
 ----------
@@ -22,7 +23,8 @@ doi:10.1214/aoms/1177706645.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -31,12 +33,18 @@ import numpy.typing as npt
 from mdnet.errors import PotentialError
 
 __all__ = [
+    "STREAMS",
+    "STREAM_ANNEALED",
     "STREAM_BATCH",
+    "STREAM_GIBBS",
     "STREAM_INITIAL",
+    "STREAM_LABELS",
     "STREAM_METROPOLIS",
     "STREAM_MOMENTA",
     "STREAM_NOISE",
     "STREAM_PROBE",
+    "STREAM_SPINS",
+    "STREAM_STUDENTS",
     "STREAM_TEMPERING",
     "STREAM_THERMOSTAT",
     "TILE",
@@ -46,14 +54,41 @@ __all__ = [
     "uniforms",
 ]
 
-STREAM_NOISE = 0  # + k for the k-th noise of a step, k < 16
+STREAM_NOISE = 0  # + k for the k-th bath of a step
 STREAM_MOMENTA = 16
 STREAM_BATCH = 17
+# By step: starts 0 to 2 (also exact draws and disorder), noise of an evidence bound
+# from 3.
 STREAM_INITIAL = 18
-STREAM_PROBE = 19
-STREAM_THERMOSTAT = 24
-STREAM_METROPOLIS = 32  # + k for what tests, lengths and trees draw, k < 32
-STREAM_TEMPERING = 64
+STREAM_PROBE = 19  # directions that derivatives are taken along
+STREAM_LABELS = 23  # labels to flip
+STREAM_THERMOSTAT = 24  # factors of momenta, signs of preconditioned steps
+# + k for what tests, lengths and trees draw; spins that no simulation moves.
+STREAM_METROPOLIS = 32
+STREAM_TEMPERING = 64  # swaps and hops of temperatures
+STREAM_GIBBS = 96  # Boltzmann machines: hidden, then visible units
+STREAM_ANNEALED = 98  # the same, of annealed chains
+STREAM_SPINS = 100  # heat bath of associative memories
+STREAM_STUDENTS = 104  # height and place of slices in the version space
+
+STREAMS: Mapping[int, int] = MappingProxyType(
+    {
+        STREAM_NOISE: 16,
+        STREAM_MOMENTA: 1,
+        STREAM_BATCH: 1,
+        STREAM_INITIAL: 1,
+        STREAM_PROBE: 1,
+        STREAM_LABELS: 1,
+        STREAM_THERMOSTAT: 1,
+        STREAM_METROPOLIS: 32,
+        STREAM_TEMPERING: 1,
+        STREAM_GIBBS: 2,
+        STREAM_ANNEALED: 2,
+        STREAM_SPINS: 1,
+        STREAM_STUDENTS: 2,
+    }
+)
+"""First number of each family of streams, and how many it has, below 256 in all."""
 
 _M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _W0, _W1 = 0x9E3779B9, 0xBB67AE85
@@ -109,7 +144,7 @@ def bits(
     replica : int or (R,) int array
         Replica index or indices.
     step, stream : int
-        Which draw; see the module's docstring for the streams in use.
+        Which draw; `STREAMS` has the streams in use.
     size : int
         How many words each.
 

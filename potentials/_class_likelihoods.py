@@ -16,8 +16,6 @@ from mdnet.typing import Array
 
 __all__ = ["Bernoulli", "Categorical", "LabelFlip", "flip_labels"]
 
-_STREAM = 23  # of the counters that choose labels to flip
-
 
 def _fraction(name: str, value: Any, example: str) -> float:
     if (
@@ -319,9 +317,9 @@ def flip_labels(
     if to not in ("other", "any"):
         raise PotentialError(f"to={to!r}: expected 'other' or 'any'")
     n = y.size
-    order = np.argsort(random.bits(seed, 0, 0, _STREAM, n), kind="stable")
+    order = np.argsort(random.bits(seed, 0, 0, random.STREAM_LABELS, n), kind="stable")
     chosen = order[: round(fraction * n)]
-    u = random.uniforms(seed, 0, 1, _STREAM, n)[chosen]
+    u = random.uniforms(seed, 0, 1, random.STREAM_LABELS, n)[chosen]
     out = y.astype(np.int64)
     if to == "any":
         out[chosen] = np.floor(u * count).astype(np.int64)

@@ -33,7 +33,7 @@ __all__ = [
     "visible_field",
 ]
 
-CHAINS, ANNEALED = 96, 98
+CHAINS, ANNEALED = random.STREAM_GIBBS, random.STREAM_ANNEALED
 """Streams of Gibbs chains and of annealed ones; each uses two."""
 
 

@@ -44,7 +44,7 @@ __all__ = ["Hopfield", "hopfield_capacity", "hopfield_overlap", "spin_rows"]
 
 Floats = npt.NDArray[np.float64]
 
-_STREAM = 100
+_STREAM = random.STREAM_SPINS
 _ROUND = 8  # sweeps between looks at the flips
 
 

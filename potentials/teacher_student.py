@@ -56,7 +56,7 @@ __all__ = ["TeacherPerceptron", "gibbs_learning_curve"]
 
 Floats = npt.NDArray[np.float64]
 
-_STREAM = 104  # and 105
+_STREAM = random.STREAM_STUDENTS  # and the next
 _TEACHER, _INPUTS = 1, 2  # steps of the counters of the data
 
 
