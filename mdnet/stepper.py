@@ -25,6 +25,7 @@ from mdnet.typing import Array, Schedule
 __all__ = ["Stepper"]
 
 _CHUNK = 4096  # steps of scheduled coefficients handed over at once
+_WORTH = 500  # turns one by one before another kernel is compiled for them
 _ROOM = 2**20  # pairs of coefficients that they may be
 _Operation = tuple[int, int, int, int]
 _Letter = tuple[int, int, int]
@@ -168,6 +169,7 @@ class Stepper:
             evaluator.set_parameter(float(self._lambda))
         self._replay: Replay | None = None
         self._rounds: dict[int, Any] = {}
+        self._patience = _WORTH
         direct = engine.cpu is not None and hasattr(evaluator, "ready")
         plain = not self.fused and protocol is None and not self._scheduled
         self._compiled = direct and plain
@@ -340,6 +342,9 @@ class Stepper:
         rounds = self._rounds.get(id(sweep))
         programs = [*sweep.middle, sweep.joined]
         if rounds is None:
+            self._patience -= 1
+            if self._patience > 0:
+                return 0
             from mdnet.kernels.rounds import Rounds
 
             rounds = Rounds(self.engine, self.evaluator, programs, stride)

@@ -36,6 +36,11 @@ INTEGRATORS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch):
+    monkeypatch.setattr("mdnet.stepper._WORTH", 0)
+
+
 def follow(potential, integrator, replicas, precision="single"):
     sim = mdnet.Simulation(
         potential, integrator, replicas=replicas, seed=3, precision=precision
@@ -103,3 +108,15 @@ def test_a_team_goes_without_threads_that_never_come(posterior, monkeypatch):
     found = follow(posterior, INTEGRATORS["BAOAB"](), 2).positions
     assert max(lone) > 1
     np.testing.assert_array_equal(found, expected)
+
+
+def test_short_runs_compile_nothing_for_it(posterior, monkeypatch):
+    made = []
+    run = Rounds.run
+    monkeypatch.setattr(Rounds, "run", lambda *a: made.append(run(*a)) or made[-1])
+    monkeypatch.setattr("mdnet.stepper._WORTH", 30)
+    sim = mdnet.Simulation(posterior, INTEGRATORS["BAOAB"](), replicas=2, seed=3)
+    sim.run(20, progress=False)
+    assert not made
+    sim.run(40, progress=False)
+    assert 0 < sum(made) < 40

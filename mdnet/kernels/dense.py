@@ -353,10 +353,7 @@ def _work(partial: bool, version: int) -> Any:
                 start += tasks
                 if t.mode == PIECES and phase % 2 == 0:
                     phase += 1
-                    if partial:
-                        tasks = R
-                    else:
-                        tasks = R * t.blocks
+                    tasks = R if partial else R * t.blocks
                 elif t.mode == PIECES and base + here < chunks:
                     base += here
                     here = min(t.share, chunks - base)
