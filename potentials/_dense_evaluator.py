@@ -9,6 +9,7 @@ import numpy as np
 from mdnet import random
 from mdnet.backend import Backend
 from mdnet.kernels.codes import ACTIVATIONS, ORDERS
+from mdnet.kernels.pause import uncollected
 from mdnet.kernels.table import Table, aligned
 from mdnet.typing import Array
 
@@ -37,6 +38,7 @@ class DenseEvaluator:
     STILL = 2**22
     """Most bytes of data that are kept in the order in which all rows are used."""
 
+    @uncollected
     def __init__(
         self,
         model: Posterior,

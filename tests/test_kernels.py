@@ -1,5 +1,7 @@
 """The compiled CPU step against the plain array step, and its invariances."""
 
+import gc
+
 import numba
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from mdnet import backend
 from mdnet.kernels import cpu_steps, engine, native, reference
 from mdnet.kernels.letters import BATH, DRIFT, FORCE, KICK
+from mdnet.kernels.pause import uncollected
 
 BAOAB = [(KICK, 0, 0, 0), (DRIFT, 1, 0, 0), (BATH, 2, 0, 0), (DRIFT, 3, 0, 0)]
 FUSED = [*BAOAB, (FORCE, 0, 0, 0), (KICK, 4, 0, 0)]
@@ -200,3 +203,24 @@ def test_arrays_of_another_kind_are_refused():
     for bad in (q.astype(np.float64), np.asfortranarray(q)):
         with pytest.raises(ValueError, match="contiguous arrays of float32"):
             advance(eng, program, (bad, p, f, sums), table, 0)
+
+
+def test_the_collector_is_paused_and_comes_back():
+    @uncollected
+    def compiles(fails):
+        assert not gc.isenabled()
+        if fails:
+            raise ValueError("asked for")
+        return 3
+
+    assert compiles(False) == 3
+    assert gc.isenabled()
+    with pytest.raises(ValueError, match="asked"):
+        compiles(True)
+    assert gc.isenabled()
+    gc.disable()  # a user who did that finds it so
+    try:
+        compiles(False)
+        assert not gc.isenabled()
+    finally:
+        gc.enable()

@@ -8,6 +8,7 @@ import numpy as np
 
 from mdnet import random
 from mdnet.kernels.letters import BATH, TILE
+from mdnet.kernels.pause import uncollected
 from mdnet.kernels.table import Table, aligned
 from mdnet.typing import Array
 
@@ -47,6 +48,7 @@ class Steps:
     NOISE = 8
     """Passes that a bath is worth."""
 
+    @uncollected
     def __init__(self, engine: Engine, polynomial: Array, seed: int, size: int) -> None:
         import numba
 

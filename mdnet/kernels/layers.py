@@ -36,7 +36,7 @@ def _source(a, b, offset, weight, bounds, out):  # type: ignore[no-untyped-def]
 
 _shared = njit(parallel=True, cache=True, error_model="numpy")(_source)
 _alone = alone(_source, error_model="numpy")
-_SMALL = 50_000  # terms below which waking a thread costs more than it saves
+_SMALL = 1_000_000  # terms, a millisecond: not worth compiling for many threads
 
 
 def layer_sums(
